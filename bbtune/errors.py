@@ -1,0 +1,86 @@
+"""Every error that bbtune raises on purpose.
+
+    BbtuneError
+    ├── JobError          the job file is at fault; carries every fault found
+    ├── TaskError         the data are at fault; names file and line
+    ├── BackboneError     the model cannot be had, or does not fit the job
+    ├── EvaluationError   the machinery failed; never scored as a bad prompt
+    │   └── ResourcesError    the cluster lacks what the job asks for
+    ├── OptimizerError    an ask/tell contract was broken
+    ├── JournalError      the record on disk does not fit the run
+    ├── TrackingError     MLflow could not be reached or refused
+    └── DeadlineReached   the budget of seconds ended inside a generation
+
+All survive pickling, so that they cross process borders whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+
+class BbtuneError(Exception):
+    """Base of all errors that bbtune raises on purpose."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing wrong in a job: where, and what was expected, what came, what to do."""
+
+    path: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.message}" if self.path else self.message
+
+
+class JobError(BbtuneError):
+    """The job is at fault; ``faults`` holds all of them, not only the first."""
+
+    def __init__(self, faults: Sequence[Fault]) -> None:
+        super().__init__(list(faults))
+        self.faults = list(faults)
+
+    def __str__(self) -> str:
+        head = "1 fault in the job" if len(self.faults) == 1 else f"{len(self.faults)} faults in the job"
+        return "\n".join([head, *(f"  {fault}" for fault in self.faults)])
+
+
+class TaskError(BbtuneError):
+    """The data of a task cannot be used as they are."""
+
+
+class BackboneError(BbtuneError):
+    """The model cannot be loaded, or does not fit the job."""
+
+
+class EvaluationError(BbtuneError):
+    """The machinery that scores candidates failed."""
+
+
+class ResourcesError(EvaluationError):
+    """The cluster does not have the resources that the job asks for."""
+
+
+class OptimizerError(BbtuneError):
+    """An optimizer was used out of order, or fed arrays of the wrong shape."""
+
+
+class JournalError(BbtuneError):
+    """The journal on disk is damaged or belongs to another run."""
+
+
+class TrackingError(BbtuneError):
+    """MLflow could not be reached, or refused what was sent."""
+
+
+class DeadlineReached(BbtuneError):
+    """The budget of seconds ended while a generation was being scored."""
+
+
+def did_you_mean(name: str, known: Sequence[str]) -> str:
+    """A hint such as ``; did you mean "tokens"?``, empty where nothing is close."""
+    close = get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f'; did you mean "{close[0]}"?' if close else ""
