@@ -39,6 +39,12 @@ def _task_source(source: str) -> str:
     return _absolute(source)
 
 
+def _test_source(source: str) -> str:
+    if not source.startswith("file:"):
+        raise ValueError("expected file:TABLE")
+    return _absolute(source)
+
+
 def _model_source(source: str) -> str:
     if source.split(":")[0] not in {"hf", "path", "package", "cache"} or ":" not in source:
         raise ValueError("expected hf:NAME, path:DIR_OR_GGUF, package:NAME or cache:NAME")
@@ -69,7 +75,7 @@ class TaskSpec(_Part):
     metric: Literal["accuracy", "macro_f1", "f1", "matthews"] | None = None
     positive_label: str | None = None
     columns: ColumnsSpec = ColumnsSpec()
-    test: str | None = None
+    test: Annotated[str, AfterValidator(_test_source)] | None = None
     holdout: Annotated[float, Field(gt=0, lt=1)] = 0.5
 
 

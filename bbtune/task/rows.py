@@ -1,0 +1,157 @@
+"""Read rows from files, each with the place it came from, and turn them into examples."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bbtune.errors import TaskError, did_you_mean
+from bbtune.task.task import Example
+
+
+@dataclass(frozen=True)
+class Row:
+    """One record and the place it came from, such as ``train.csv:17``."""
+
+    place: str
+    values: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Names of the columns that hold the text, the second text of a pair (or None) and the label."""
+
+    text: str
+    text_b: str | None
+    label: str
+
+
+_SHOWN = 5
+
+
+def read_rows(path: Path) -> list[Row]:
+    """All rows of a CSV, TSV, JSONL or Parquet file.
+
+    Raises:
+        TaskError: naming file and line, if the file is missing, of another kind, not UTF-8, or broken.
+    """
+    reader = _READERS.get(path.suffix.lower())
+    if reader is None:
+        raise TaskError(f"{path}: expected a file that ends in {', '.join(_READERS)}, got {path.suffix or 'no ending'}")
+    if not path.is_file():
+        raise TaskError(f"{path}: no such file")
+    return reader(path)
+
+
+def to_examples(rows: Sequence[Row], columns: Columns, label_of: Callable[[Any], int | None]) -> list[Example]:
+    """Examples of rows.
+
+    Args:
+        label_of: label value -> label id, None for an unknown value.
+
+    Raises:
+        TaskError: listing the bad rows by place: missing field, empty text, unknown label.
+    """
+    examples, faults = [], []
+    for row in rows:
+        fault = _row_fault(row, columns, label_of)
+        if fault:
+            faults.append(f"{row.place}: {fault}")
+            continue
+        second = None if columns.text_b is None else _text(row.values[columns.text_b])
+        label = label_of(row.values[columns.label])
+        examples.append(Example(_text(row.values[columns.text]), second, label if label is not None else -1))
+    raise_row_faults(faults)
+    return examples
+
+
+def raise_row_faults(faults: Sequence[str]) -> None:
+    """Raise one TaskError for all bad rows, the first few of them spelt out."""
+    if faults:
+        more = [f"... and {len(faults) - _SHOWN} more"] if len(faults) > _SHOWN else []
+        raise TaskError("\n".join([f"{len(faults)} bad rows" if len(faults) > 1 else "1 bad row", *faults[:_SHOWN], *more]))
+
+
+def _row_fault(row: Row, columns: Columns, label_of: Callable[[Any], int | None]) -> str | None:
+    for name in (columns.text, columns.text_b):
+        if name is None:
+            continue
+        if (value := row.values.get(name)) is None:
+            return f"field {name!r} is missing, the row has {sorted(row.values)}{did_you_mean(name, sorted(row.values))}"
+        if not isinstance(value, str):
+            return f"field {name!r}: expected text, got {value!r}"
+        if not value.strip():
+            return f"field {name!r} is empty"
+    if (label := row.values.get(columns.label)) is None:
+        return f"field {columns.label!r} is missing, the row has {sorted(row.values)}"
+    return f"unknown label {label!r}" if label_of(label) is None else None
+
+
+def _text(value: str) -> str:
+    return " ".join(value.split())
+
+
+def _decoded(path: Path) -> str:
+    raw = path.read_bytes()
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise TaskError(f"{path}:{line}: not UTF-8 ({error.reason}); save the file as UTF-8") from error
+
+
+def _read_jsonl(path: Path) -> list[Row]:
+    rows, faults = [], []
+    for number, line in enumerate(_decoded(path).split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            values = json.loads(line)
+        except json.JSONDecodeError as error:
+            faults.append(f"{path}:{number}: broken JSON ({error.msg} at column {error.colno})")
+            continue
+        if isinstance(values, dict):
+            rows.append(Row(f"{path}:{number}", values))
+        else:
+            faults.append(f"{path}:{number}: expected a JSON object, got {line[:40]!r}")
+    raise_row_faults(faults)
+    return rows
+
+
+def _read_delimited(path: Path, delimiter: str) -> list[Row]:
+    quoting = csv.QUOTE_MINIMAL if delimiter == "," else csv.QUOTE_NONE
+    reader = csv.DictReader(io.StringIO(_decoded(path), newline=""), delimiter=delimiter, quoting=quoting, strict=True)
+    rows = []
+    try:
+        for values in reader:
+            place = f"{path}:{reader.line_num}"
+            if None in values:
+                raise TaskError(f"{place}: more fields than the {len(reader.fieldnames or [])} of the header")
+            rows.append(Row(place, dict(values)))
+    except csv.Error as error:
+        raise TaskError(f"{path}:{reader.line_num}: {error}") from error
+    return rows
+
+
+def _read_parquet(path: Path) -> list[Row]:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        table = pyarrow.parquet.read_table(path)
+    except (pyarrow.ArrowException, OSError) as error:
+        raise TaskError(f"{path}: not a Parquet file that can be read ({error})") from error
+    return [Row(f"{path}: row {number}", values) for number, values in enumerate(table.to_pylist(), 1)]
+
+
+_READERS: dict[str, Callable[[Path], list[Row]]] = {
+    ".csv": lambda path: _read_delimited(path, ","),
+    ".tsv": lambda path: _read_delimited(path, "\t"),
+    ".jsonl": _read_jsonl,
+    ".parquet": _read_parquet,
+}

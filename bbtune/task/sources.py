@@ -1,0 +1,188 @@
+"""Where tasks come from: ``folder:``, ``file:``, ``hf:`` and ``builtin:``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from bbtune.errors import TaskError, did_you_mean
+from bbtune.spec import TaskSpec
+from bbtune.task.fewshot import FewShotTable, draw_splits, first_per_label
+from bbtune.task.metrics import Metric
+from bbtune.task.rows import Columns, Row, read_rows, to_examples
+from bbtune.task.task import Task
+
+_BUILTIN = Path(__file__).parent / "builtin"
+
+
+def load_task(spec: TaskSpec) -> Task:
+    """The task that a job names.
+
+    Raises:
+        TaskError: the source is missing or its rows are at fault; file and line are named.
+    """
+    scheme, _, name = spec.source.partition(":")
+    return _SOURCES[scheme](name, spec)
+
+
+def _load_builtin(name: str, spec: TaskSpec) -> Task:
+    known = sorted(path.name for path in _BUILTIN.iterdir() if path.is_dir())
+    if name not in known:
+        raise TaskError(f"no built-in task {name!r}, expected one of {known}{did_you_mean(name, known)}")
+    return _load_folder(str(_BUILTIN / name), spec)
+
+
+def _load_folder(name: str, spec: TaskSpec) -> Task:
+    """A folder with ``task.json``, ``test.jsonl`` and train and dev files, in ``seedN`` folders or beside the card."""
+    folder = Path(name)
+    card = _read_card(folder)
+    draws = sorted(int(p.name[4:]) for p in folder.glob("seed*") if p.name[4:].isdigit() and p.is_dir())
+    if draws and spec.seed not in draws:
+        raise TaskError(f"{folder}: no draw with seed {spec.seed}, expected one of {draws}; set task.seed")
+    drawn = folder / f"seed{spec.seed}" if draws else folder
+    labels = _labels(spec, tuple(card["labels"]))
+    fields = FIELD_NAMES[card["kind"]]
+
+    def label_of(value: Any) -> int | None:
+        return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < len(labels) else None
+
+    splits = {
+        split: to_examples(read_rows(path / f"{split}.jsonl"), fields, label_of)
+        for split, path in (("train", drawn), ("dev", drawn), ("test", folder))
+    }
+    return Task(
+        name=str(card["name"]),
+        kind=card["kind"],
+        labels=labels,
+        metric=make_metric(spec, labels, card.get("metric"), card.get("metric_positive_label")),
+        train=first_per_label(splits["train"], spec.shots, labels, f"{drawn}/train.jsonl"),
+        dev=first_per_label(splits["dev"], spec.shots, labels, f"{drawn}/dev.jsonl"),
+        test=tuple(splits["test"]),
+        template=card.get("template"),
+        label_words=_words(card.get("label_words")),
+    )
+
+
+FIELD_NAMES = {"single": Columns("text", None, "label"), "pair": Columns("text_a", "text_b", "label")}
+
+
+def _read_card(folder: Path) -> dict[str, Any]:
+    path = folder / "task.json"
+    if not path.is_file():
+        raise TaskError(f"{folder}: expected a task folder with task.json, found none; for a table use file:PATH")
+    try:
+        card = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise TaskError(f"{path}: not JSON in UTF-8 ({error})") from error
+    missing = [key for key in ("name", "kind", "labels") if key not in card]
+    if missing:
+        raise TaskError(f"{path}: lacks {missing}")
+    if card["kind"] not in FIELD_NAMES:
+        raise TaskError(f"{path}: kind: expected 'single' or 'pair', got {card['kind']!r}")
+    return dict(card)
+
+
+def _load_file(name: str, spec: TaskSpec) -> Task:
+    path = Path(name)
+    test = read_rows(Path(spec.test.removeprefix("file:"))) if spec.test else None
+    return _from_table(path.stem, read_rows(path), test, spec, None)
+
+
+def _load_hf(name: str, spec: TaskSpec) -> Task:
+    """A data set of the hub (``hf:NAME`` or ``hf:NAME@CONFIG``), or a local folder that ``datasets`` can read."""
+    try:
+        import datasets
+    except ModuleNotFoundError as error:
+        raise TaskError("hf: sources need the package datasets; pip install 'bbtune[hf]'") from error
+    path, _, config = name.partition("@")
+    datasets.disable_progress_bars()
+    try:
+        loaded = datasets.load_dataset(path, config or None)
+    except Exception as error:  # the library raises whatever its back ends raise
+        raise TaskError(f"hf:{name} cannot be loaded ({type(error).__name__}: {error}); check the name and the network") from error
+    if "train" not in loaded:
+        raise TaskError(f"hf:{name}: expected a split named train, got {sorted(loaded)}")
+    held = next((split for split in ("test", "validation") if split in loaded and _labelled(loaded[split], spec)), None)
+    feature = loaded["train"].features.get(spec.columns.label)
+    names = tuple(feature.names) if hasattr(feature, "names") else None
+    rows = {s: [Row(f"hf:{name} {s} row {i}", dict(r)) for i, r in enumerate(loaded[s], 1)] for s in ("train", held) if s}
+    return _from_table(path.rstrip("/").split("/")[-1], rows["train"], rows[held] if held else None, spec, names)
+
+
+def _labelled(split: Any, spec: TaskSpec) -> bool:
+    """Whether a split has real labels (the public test splits of GLUE hold -1)."""
+    return spec.columns.label in split.column_names and -1 not in set(split[spec.columns.label])
+
+
+def _from_table(
+    name: str, rows: list[Row], test: list[Row] | None, spec: TaskSpec, names: tuple[str, ...] | None
+) -> Task:
+    columns = Columns(spec.columns.text, spec.columns.text_b, spec.columns.label)
+    values = [row.values.get(columns.label) for row in rows]
+    labels = _labels(spec, names or _distinct(values))
+    label_of = _label_reader(labels, values)
+    table = FewShotTable(
+        rows=to_examples(rows, columns, label_of),
+        test=to_examples(test, columns, label_of) if test is not None else None,
+        labels=labels,
+        place=spec.source,
+    )
+    train, dev, held = draw_splits(table, spec.shots or 16, spec.holdout, spec.seed)
+    return Task(
+        name=name,
+        kind="single" if columns.text_b is None else "pair",
+        labels=labels,
+        metric=make_metric(spec, labels, None, None),
+        train=train,
+        dev=dev,
+        test=held,
+    )
+
+
+def _distinct(values: list[Any]) -> tuple[str, ...]:
+    """Label names as they occur, numbers in the order of numbers."""
+    names = {str(value) for value in values if value is not None and str(value).strip()}
+    numeric = all(name.lstrip("-").isdigit() for name in names)
+    return tuple(sorted(names, key=int) if numeric else sorted(names))
+
+
+def _label_reader(labels: tuple[str, ...], values: list[Any]) -> Callable[[Any], int | None]:
+    """Read labels by name; where no value is a name, as numbers from 0."""
+    by_name = {name: number for number, name in enumerate(labels)}
+    if not any(str(value) in by_name for value in values):
+        by_name = {str(number): number for number in range(len(labels))}
+    return lambda value: by_name.get(str(value))
+
+
+def _labels(spec: TaskSpec, found: tuple[str, ...]) -> tuple[str, ...]:
+    if spec.labels is None:
+        return found
+    if len(spec.labels) != len(found):
+        raise TaskError(f"task.labels: expected {len(found)} names, one for each of {list(found)}, got {spec.labels}")
+    return tuple(spec.labels)
+
+
+def _words(words: list[str | list[str]] | None) -> tuple[tuple[str, ...], ...] | None:
+    return None if words is None else tuple((word,) if isinstance(word, str) else tuple(word) for word in words)
+
+
+def make_metric(spec: TaskSpec, labels: tuple[str, ...], name: str | None, positive: int | str | None) -> Metric:
+    """The job's metric, else the card's, else accuracy."""
+    if spec.positive_label is not None:
+        positive = spec.positive_label
+    chosen = spec.metric or name or "accuracy"
+    if isinstance(positive, str):
+        if positive not in labels:
+            raise TaskError(f"task.positive_label: expected one of {list(labels)}, got {positive!r}")
+        positive = labels.index(positive)
+    return Metric(chosen, len(labels), positive if chosen == "f1" else None)
+
+
+_SOURCES: dict[str, Callable[[str, TaskSpec], Task]] = {
+    "builtin": _load_builtin,
+    "file": _load_file,
+    "folder": _load_folder,
+    "hf": _load_hf,
+}

@@ -1,0 +1,72 @@
+"""A few-shot classification task, ready to be put to a model."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bbtune.errors import TaskError
+from bbtune.task.metrics import Metric
+
+
+@dataclass(frozen=True)
+class Example:
+    """One labelled text, or pair of texts; ``label`` is the position in the task's labels."""
+
+    text: str
+    text_b: str | None
+    label: int
+
+    def fields(self) -> dict[str, str]:
+        """Template fields and their texts."""
+        return {"text": self.text} if self.text_b is None else {"text_a": self.text, "text_b": self.text_b}
+
+
+@dataclass(frozen=True)
+class Task:
+    """Splits, labels and metric of one task, with what its source suggests for template and label words.
+
+    Attributes:
+        kind: ``"single"`` or ``"pair"``.
+        labels: C label names.
+        template: suggested by the source, None where it suggests none.
+        label_words: suggested words per label, None where the source suggests none.
+        train, dev: N examples each; test: scored once, after the search, and never handed to an evaluator.
+    """
+
+    name: str
+    kind: str
+    labels: tuple[str, ...]
+    metric: Metric
+    train: tuple[Example, ...]
+    dev: tuple[Example, ...]
+    test: tuple[Example, ...]
+    template: str | None = None
+    label_words: tuple[tuple[str, ...], ...] | None = None
+
+    def __post_init__(self) -> None:
+        for split, examples in (("train", self.train), ("dev", self.dev), ("test", self.test)):
+            if not examples:
+                raise TaskError(f"task {self.name}: expected at least one {split} example, got none")
+        if len(self.labels) < 2:
+            raise TaskError(f"task {self.name}: expected at least two labels, got {list(self.labels)}")
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) of all examples and labels: another draw, or a changed file, gives another one."""
+        splits = [[asdict(example) for example in split] for split in (self.train, self.dev, self.test)]
+        return hashlib.sha256(json.dumps([self.labels, *splits]).encode()).hexdigest()
+
+
+def label_array(examples: tuple[Example, ...]) -> NDArray[np.int64]:
+    """Labels (N,) of examples."""
+    return np.array([example.label for example in examples], dtype=np.int64)
+
+
+def majority_label(task: Task) -> int:
+    """The commonest label of the train split, the first of equals."""
+    return int(np.bincount(label_array(task.train), minlength=len(task.labels)).argmax())
