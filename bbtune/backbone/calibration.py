@@ -1,0 +1,36 @@
+"""The natural scale of hidden states, which prompts are measured in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bbtune.backbone.encoding import Batch
+from bbtune.backbone.frozen import Edit, FrozenModel
+
+
+def clipped_std(values: Tensor) -> float:
+    """Standard deviation after clipping to mean +- 3 std, five times, as the BBTv2 code does."""
+    values = values.double()
+    for _ in range(5):
+        mean, std = values.mean(), values.std(unbiased=False)
+        values = values.clamp(mean - 3 * std, mean + 3 * std)
+    return float(values.std(unbiased=False))
+
+
+def layer_stds(model: FrozenModel, batches: Sequence[Batch], edits: dict[int, Edit]) -> np.ndarray:
+    """Standard deviation (L,) of the hidden states that enter each layer, padding left out.
+
+    Args:
+        batches: the train examples.
+        edits: what stands in the place of the prompt while measuring.
+    """
+    seen: list[list[Tensor]] = [[] for _ in model.layers]
+    for batch in batches:
+        real = batch.mask.bool().to(model.embeddings.device)
+        for layer, hidden in enumerate(model.entering(batch, edits)):
+            seen[layer].append(hidden[real].flatten().cpu().float())
+    return np.array([clipped_std(torch.cat(values)) for values in seen])
