@@ -91,15 +91,16 @@ class FrozenModel:
         return torch.stack([logits[:, ids].logsumexp(dim=-1) for ids in words], dim=-1)
 
     @torch.inference_mode()
-    def similarities(self, states: Tensor, mask: Tensor, labels: Tensor) -> Tensor:
-        """Label logits (B, C) of a sentence encoder: cosine to each label's embedding, over the temperature.
+    def similarities(self, states: Tensor, mask: Tensor, labels: Sequence[Tensor]) -> Tensor:
+        """Label logits (B, C) of a sentence encoder: cosine over the temperature, exponentials summed per label.
 
         Args:
             states: last hidden states (B, S, H).
             mask: (B, S), 1 for positions that are pooled.
-            labels: normalised label embeddings (C, H).
+            labels: normalised embeddings (descriptions, H) of each label.
         """
-        return self.pooled(states, mask) @ labels.T / self._temperature
+        pooled = self.pooled(states, mask)
+        return torch.stack([(pooled @ of.T / self._temperature).logsumexp(dim=-1) for of in labels], dim=-1)
 
     @torch.inference_mode()
     def pooled(self, states: Tensor, mask: Tensor) -> Tensor:

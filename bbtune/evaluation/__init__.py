@@ -1,0 +1,1 @@
+"""From z to losses: here, or on Ray actors."""

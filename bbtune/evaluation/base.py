@@ -1,0 +1,85 @@
+"""The evaluator contract: a pure function from z to scores."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bbtune.task.metrics import Metric
+
+Split = Literal["train", "dev"]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What one call of an evaluator returns for P candidates.
+
+    Attributes:
+        loss: (P,), mean over examples.
+        metric: (P,), the task's metric.
+        logits: (P, N, C) label logits; None when read back from a journal, which does not keep them.
+        examples: texts run through the model, P * N.
+        elapsed_s: seconds of the run when the call returned, earlier sessions included.
+        unix_ms: time of day then.
+    """
+
+    loss: NDArray[np.float64]
+    metric: NDArray[np.float64]
+    logits: NDArray[np.float32] | None
+    examples: int
+    elapsed_s: float = 0.0
+    unix_ms: int = 0
+
+
+class Evaluator(Protocol):
+    """Scores candidates on the train or dev split; the test split cannot be reached through it."""
+
+    def evaluate(self, z: NDArray[np.float64], split: Split, deadline: float | None = None) -> Scores:
+        """Scores of z (P, L, D).
+
+        Args:
+            deadline: on the clock of :func:`time.monotonic`; passing it raises DeadlineReached.
+        """
+
+
+class Pool(Protocol):
+    """Runs methods of workers, in this process or in others."""
+
+    def run(
+        self, method: str, calls: Sequence[tuple[object, ...]], deadline: float | None = None
+    ) -> list[NDArray[np.float64]]:
+        """Results of ``method(*call)`` for each call, in the order of the calls."""
+
+    def close(self) -> None:
+        """Free what the pool holds."""
+
+
+def losses(logits: NDArray[np.float32], labels: NDArray[np.int64], kind: str) -> NDArray[np.float64]:
+    """Mean loss over the examples.
+
+    Args:
+        logits: label logits (..., N, C).
+        labels: (N,).
+        kind: ``cross-entropy``; or ``hinge``, margin 2, summed over the wrong labels (BBTv2's code).
+
+    Returns:
+        Losses (...,).
+    """
+    x = logits.astype(np.float64)
+    right = np.take_along_axis(x, np.broadcast_to(labels[:, None], (*x.shape[:-1], 1)), axis=-1)
+    if kind == "cross-entropy":
+        top = x.max(axis=-1, keepdims=True)
+        log_sum = top + np.log(np.exp(x - top).sum(axis=-1, keepdims=True))
+        return np.asarray((log_sum - right)[..., 0].mean(axis=-1))
+    over = np.maximum(x - right + 2.0, 0.0).sum(axis=-1) - 2.0  # the right label's own term is the margin
+    return np.asarray(over.mean(axis=-1))
+
+
+def label_metric(metric: Metric, logits: NDArray[np.float32], labels: NDArray[np.int64]) -> NDArray[np.float64]:
+    """The metric (...,) of label logits (..., N, C)."""
+    predicted = logits.argmax(axis=-1)
+    return metric(np.broadcast_to(labels, predicted.shape), predicted)

@@ -1,0 +1,34 @@
+"""A pool of one worker in this process: the reference."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bbtune.errors import DeadlineReached
+from bbtune.evaluation.worker import Worker
+from bbtune.plan import Plan
+
+
+class LocalPool:
+    """Runs calls one after the other."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._worker = Worker(plan)
+
+    def run(
+        self, method: str, calls: Sequence[tuple[object, ...]], deadline: float | None = None
+    ) -> list[NDArray[np.float64]]:
+        """Results of ``method(*call)`` for each call, in the order of the calls."""
+        results = []
+        for call in calls:
+            if deadline is not None and time.monotonic() > deadline:
+                raise DeadlineReached("the budget of seconds ended inside a generation")
+            results.append(getattr(self._worker, method)(*call))
+        return results
+
+    def close(self) -> None:
+        """Nothing to free."""

@@ -1,0 +1,155 @@
+"""A job put together with its data and its model's tokenizer, and everything that is wrong with it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bbtune.backbone.encoding import Encoder, prompt_token_ids
+from bbtune.backbone.sources import ModelCard, read_model_card
+from bbtune.errors import BackboneError, Fault, JobError, TaskError
+from bbtune.spec import JobSpec
+from bbtune.task.sources import load_task
+from bbtune.task.task import Example, Task
+from bbtune.task.template import Template
+from bbtune.task.verbalizer import label_token_ids
+
+Words = tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a worker needs to score candidates; small, and sent to it once. No test example is in it."""
+
+    spec: JobSpec
+    kind: str
+    template: Template
+    label_words: Words
+    layers: tuple[int, ...]
+    train: tuple[Example, ...]
+    dev: tuple[Example, ...]
+
+    def encoder(self, card: ModelCard, with_prompt: bool) -> Encoder:
+        """Encoder of the job's rows; without the prompt only its text in words stays, as a user would write it."""
+        prompt = self.spec.prompt
+        if with_prompt:
+            ids = prompt_token_ids(card.tokenizer, prompt.text, prompt.tokens)
+        else:
+            ids = prompt_token_ids(card.tokenizer, prompt.text, None) if prompt.text else []
+        joint = " " if prompt.text and not prompt.text[-1].isspace() else ""
+        room = min(self.spec.backbone.max_tokens, _positions(card))
+        return Encoder(card.tokenizer, card.kind, self.template, ids, joint, room)
+
+
+def _positions(card: ModelCard) -> int:
+    """Positions that the model knows; RoBERTa spends two of them on padding."""
+    known = getattr(card.config, "max_position_embeddings", None) or 1 << 30
+    return int(known) - (2 if "roberta" in card.config.model_type else 0)
+
+
+def make_plan(spec: JobSpec) -> tuple[Plan, Task, ModelCard]:
+    """Task, model card and plan of a job.
+
+    Raises:
+        JobError: with every fault found.
+    """
+    plan, task, card, faults = examine(spec, set())
+    if faults or plan is None or task is None or card is None:
+        raise JobError(faults)
+    return plan, task, card
+
+
+def examine(spec: JobSpec, broken: set[str]) -> tuple[Plan | None, Task | None, ModelCard | None, list[Fault]]:
+    """Read data, configuration and tokenizer, and judge the job against them; no weights are read.
+
+    Args:
+        broken: paths that are known to be at fault; what depends on them is not judged.
+    """
+    faults: list[Fault] = []
+    task = card = None
+    if not broken & {"task", "task.source"}:
+        try:
+            task = load_task(spec.task)
+        except TaskError as error:
+            faults.append(Fault("task", str(error)))
+    if not broken & {"backbone", "backbone.model"}:
+        try:
+            card = read_model_card(spec.backbone)
+        except BackboneError as error:
+            faults.append(Fault("", str(error)))
+    template = _template(spec, task, card, faults)
+    layers = _layers(spec, card, faults)
+    words = _label_words(spec, task, card, template, faults)
+    if task is None or card is None or template is None or words is None or layers is None:
+        return None, task, card, _unbroken(faults, broken)
+    plan = Plan(spec, task.kind, template, words, layers, task.train, task.dev)
+    try:
+        plan.encoder(card, with_prompt=True).row(max(task.train, key=lambda e: len(e.text)))
+    except BackboneError as error:
+        faults.append(Fault("", str(error)))
+    return plan, task, card, _unbroken(faults, broken)
+
+
+def _unbroken(faults: list[Fault], broken: set[str]) -> list[Fault]:
+    return [fault for fault in faults if fault.path not in broken]
+
+
+def _template(spec: JobSpec, task: Task | None, card: ModelCard | None, faults: list[Fault]) -> Template | None:
+    if task is None:
+        return None
+    encoder = card is not None and card.kind == "sentence-encoder"
+    plain = "{text}" if task.kind == "single" else "{text_a} {text_b}"
+    text = spec.task.template or (plain if encoder else task.template)
+    if text is None:
+        example = plain + " It was {mask}."
+        faults.append(Fault("task.template", f"missing; a language model needs one, such as {example!r}"))
+        return None
+    try:
+        template = Template(text, task.kind)
+    except TaskError as error:
+        faults.append(Fault("task.template", str(error)))
+        return None
+    if card is not None and (fault := _template_fault(template, card)):
+        faults.append(Fault("task.template", fault))
+    return template
+
+
+def _template_fault(template: Template, card: ModelCard) -> str | None:
+    if card.kind == "masked-lm" and not template.has_mask:
+        return f"expected {{mask}} where the label word belongs, for a masked language model, got {template.text!r}"
+    if card.kind == "sentence-encoder" and template.has_mask:
+        return f"expected no {{mask}}, a sentence encoder compares whole texts, got {template.text!r}"
+    if card.kind == "causal-lm" and template.fields_behind_mask:
+        hidden = ", ".join(f"{{{name}}}" for name in template.fields_behind_mask)
+        return f"expected {{mask}} at the end, a causal model sees only what stands before it, got {hidden} behind it"
+    return None
+
+
+def _layers(spec: JobSpec, card: ModelCard | None, faults: list[Fault]) -> tuple[int, ...] | None:
+    if card is None:
+        return None
+    if spec.prompt.layers == "input":
+        return (0,)
+    if spec.prompt.layers == "all":
+        return tuple(range(card.layer_count))
+    if outside := [layer for layer in spec.prompt.layers if layer >= card.layer_count]:
+        faults.append(Fault("prompt.layers", f"expected layers 0 to {card.layer_count - 1} of the model, got {outside}"))
+    return tuple(sorted(spec.prompt.layers))
+
+
+def _label_words(
+    spec: JobSpec, task: Task | None, card: ModelCard | None, template: Template | None, faults: list[Fault]
+) -> Words | None:
+    if task is None:
+        return None
+    words = task.label_words or tuple((label,) for label in task.labels)
+    if spec.task.label_words is not None:
+        words = tuple((word,) if isinstance(word, str) else tuple(word) for word in spec.task.label_words)
+    if len(words) != len(task.labels) or not all(words):
+        expected = f"{len(task.labels)} entries with words, one for each of {list(task.labels)}"
+        faults.append(Fault("task.label_words", f"expected {expected}, got {len(words)}"))
+        return None
+    if card is not None and card.kind != "sentence-encoder":
+        follows = template is None or template.mask_follows_space or not template.has_mask
+        _, wrong = label_token_ids(words, card.tokenizer, follows)
+        faults += [Fault("task.label_words", sentence) for sentence in wrong]
+    return words
