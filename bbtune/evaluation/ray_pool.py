@@ -1,0 +1,200 @@
+"""A pool of Ray actors, each with its own frozen model."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bbtune.errors import BbtuneError, DeadlineReached, EvaluationError, ResourcesError
+from bbtune.plan import Plan
+from bbtune.spec import EvaluatorsSpec
+
+_PLACEMENT_S = 45.0  # longest wait for Ray to find room for the actors
+_AHEAD = 2  # calls that an actor holds, so that it never waits for the next
+_DEATHS = 3  # actors lost in a row, without a result in between, that end the run
+
+Result = NDArray[np.float64]
+
+
+class RayPool:
+    """Runs calls on ``count`` actors; results come in the order of the calls, whoever computed them.
+
+    A call whose actor died goes to another one, and the actor is replaced. Inside a submitted job (RAY_ADDRESS is
+    set) the actors run on its cluster, otherwise on a cluster of this process.
+
+    Args:
+        plan: sent to every actor once.
+
+    Raises:
+        ResourcesError: if the cluster has no room for the actors.
+        BbtuneError: whatever the model raises while loading.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        ray = _ray()
+        self._ray = ray
+        self._spec = plan.spec.evaluators
+        self._owns_cluster = not ray.is_initialized()
+        if self._owns_cluster:
+            _start_cluster(ray)
+        self._plan = ray.put(plan)
+        self._actors: list[Any] = []
+        try:
+            _check_cluster(ray, self._spec)
+            self._actors = [self._new_actor() for _ in range(self._spec.count)]
+            self._await_placement()
+            self._get([actor.load.remote(self._plan) for actor in self._actors])
+        except BaseException:
+            self.close()
+            raise
+
+    def run(self, method: str, calls: Sequence[tuple[object, ...]], deadline: float | None = None) -> list[Result]:
+        """Results of ``method(*call)`` for each call, in the order of the calls."""
+        results: dict[int, Result] = {}
+        waiting = deque(range(len(calls)))
+        flying: dict[Any, tuple[int, int]] = {}  # reference -> (call, actor)
+        deaths = 0
+        while len(results) < len(calls):
+            for actor in sorted(range(len(self._actors)), key=lambda a: _held(flying, a)):
+                while waiting and _held(flying, actor) < _AHEAD:
+                    call = waiting.popleft()
+                    flying[self._actors[actor].run.remote(method, calls[call])] = (call, actor)
+            done, _ = self._ray.wait(list(flying), timeout=_left(deadline))
+            if not done:
+                raise DeadlineReached("the budget of seconds ended inside a generation")
+            call, actor = flying.pop(done[0])
+            try:
+                results[call] = self._ray.get(done[0])
+                deaths = 0
+            except self._ray.exceptions.RayActorError as error:
+                lost = [ref for ref, (_, holder) in flying.items() if holder == actor]
+                waiting.extendleft(sorted([call, *(flying.pop(ref)[0] for ref in lost)], reverse=True))
+                deaths += 1
+                self._replace(actor, deaths, error)
+            except self._ray.exceptions.RayTaskError as error:
+                raise _translated(error) from error
+        return [results[call] for call in range(len(calls))]
+
+    def close(self) -> None:
+        """End the actors, and the cluster if this pool started it."""
+        for actor in self._actors:
+            self._ray.kill(actor)
+        self._actors = []
+        if self._owns_cluster:
+            self._ray.shutdown()
+
+    def process_ids(self) -> list[int]:
+        """Process id of each actor."""
+        return [int(pid) for pid in self._get([actor.process_id.remote() for actor in self._actors])]
+
+    def _new_actor(self) -> Any:
+        options = {"num_cpus": self._spec.cpus, "num_gpus": self._spec.gpus, "max_restarts": 0}
+        return self._ray.remote(_Host).options(**options).remote()
+
+    def _replace(self, actor: int, deaths: int, cause: Exception) -> None:
+        if deaths >= _DEATHS:
+            raise EvaluationError(
+                f"{deaths} evaluators in a row died before they gave a result (out of memory?); nothing is lost: "
+                "lower evaluators.count or use a smaller model, then bbtune resume"
+            ) from cause
+        self._actors[actor] = self._new_actor()
+        try:
+            self._await_placement()
+            self._get([self._actors[actor].load.remote(self._plan)])
+        except self._ray.exceptions.RayActorError as error:
+            self._replace(actor, deaths + 1, error)
+
+    def _await_placement(self) -> None:
+        pings = [actor.process_id.remote() for actor in self._actors]
+        placed, missing = self._ray.wait(pings, num_returns=len(pings), timeout=_PLACEMENT_S)
+        if missing:
+            raise ResourcesError(
+                f"expected room for {len(pings)} evaluators of {_amounts(self._spec)} each, after {_PLACEMENT_S:.0f} s "
+                f"{len(placed)} have found it; free now: {_shown(self._ray.available_resources())}; "
+                "lower evaluators.count, or wait until other work ends"
+            )
+
+    def _get(self, references: list[Any]) -> list[Any]:
+        try:
+            return list(self._ray.get(references))
+        except self._ray.exceptions.RayTaskError as error:
+            raise _translated(error) from error
+
+
+class _Host:
+    """What runs in an actor: light to create, so that placement and loading can be told apart."""
+
+    def load(self, plan: Plan) -> None:
+        from bbtune.evaluation.worker import Worker
+
+        self._worker = Worker(plan)
+
+    def run(self, method: str, call: tuple[object, ...]) -> Any:
+        return getattr(self._worker, method)(*call)
+
+    def process_id(self) -> int:
+        return os.getpid()
+
+
+def _held(flying: dict[Any, tuple[int, int]], actor: int) -> int:
+    return sum(holder == actor for _, holder in flying.values())
+
+
+def _left(deadline: float | None) -> float | None:
+    return None if deadline is None else max(0.0, deadline - time.monotonic())
+
+
+def _translated(error: Any) -> BbtuneError:
+    cause = getattr(error, "cause", None)
+    if isinstance(cause, BbtuneError):
+        return cause
+    return EvaluationError(f"an evaluator failed: {str(cause or error).strip().splitlines()[-1]}")
+
+
+def _ray() -> Any:
+    # Read by Ray at import or at start; the machine's own settings win.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    import ray
+    import ray.exceptions
+
+    return ray
+
+
+def _start_cluster(ray: Any) -> None:
+    quiet = {"log_to_driver": False, "logging_level": "ERROR"}
+    if os.environ.get("RAY_ADDRESS"):
+        ray.init(**quiet)
+        return
+    # Unix sockets have short paths: a deep working folder or TMPDIR would break Ray.
+    folder = tempfile.mkdtemp(prefix="bb", dir="/tmp") if len(tempfile.gettempdir()) > 20 else None
+    ray.init(
+        address="local", include_dashboard=False, object_store_memory=200 * 2**20, _temp_dir=folder, **quiet
+    )
+
+
+def _check_cluster(ray: Any, spec: EvaluatorsSpec) -> None:
+    """Refuse at once what the whole cluster, were it idle, could not hold."""
+    total = ray.cluster_resources()
+    for name, each in (("CPU", spec.cpus), ("GPU", spec.gpus)):
+        need, have = each * spec.count, total.get(name, 0.0)
+        if need > have:
+            raise ResourcesError(
+                f"evaluators: {spec.count} of {_amounts(spec)} each need {need:g} {name}s, the cluster has {have:g}; "
+                f"lower evaluators.count or evaluators.{name.lower()}s, or add machines"
+            )
+
+
+def _amounts(spec: EvaluatorsSpec) -> str:
+    return f"{spec.cpus:g} CPUs" + (f" and {spec.gpus:g} GPUs" if spec.gpus else "")
+
+
+def _shown(resources: dict[str, float]) -> str:
+    return ", ".join(f"{resources.get(name, 0.0):g} {name}s" for name in ("CPU", "GPU"))

@@ -1,0 +1,202 @@
+"""The append-only record of a run, and the evaluator that answers from it: resume is replay.
+
+One JSON object per line, with a checksum, written through to the disk before the search goes on. A last line
+that a crash tore is dropped; damage anywhere else is an error.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO, Self
+from zlib import crc32
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bbtune.errors import DeadlineReached, JournalError
+from bbtune.evaluation.base import Evaluator, Scores, Split
+
+FORMAT = 1
+Record = dict[str, Any]
+
+
+class Journal:
+    """Records of one run, in order; one process at a time may hold it.
+
+    Args:
+        path: the file, made when it is not there.
+
+    Raises:
+        JournalError: if another process holds it, or a line before the last is damaged.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file: BinaryIO = path.open("a+b")
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self._file.close()
+            raise JournalError(f"{path}: another process is running this job; wait for it, or end it") from error
+        self.path = path
+        self.records, whole = _parse(path)
+        self._file.truncate(whole)
+
+    def append(self, record: Record) -> None:
+        """Write one record through to the disk.
+
+        Raises:
+            JournalError: if the disk refuses it.
+        """
+        line = json.dumps({**record, "crc32": _checksum(record)}, allow_nan=False) + "\n"
+        try:
+            self._file.write(line.encode())
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise JournalError(f"{self.path}: cannot be written ({error.strerror}); free the disk and resume") from error
+        self.records.append(record)
+
+    def find(self, event: str) -> Record | None:
+        """The first record of an event, None where there is none."""
+        return next((record for record in self.records if record["event"] == event), None)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._file.close()
+
+
+def read_journal(path: Path) -> list[Record]:
+    """The whole records of a journal, which another process may be writing.
+
+    Raises:
+        JournalError: if it is not there, or a line before the last is damaged.
+    """
+    if not path.is_file():
+        raise JournalError(f"{path.parent}: expected a run folder with {path.name}, found none")
+    return _parse(path)[0]
+
+
+def _parse(path: Path) -> tuple[list[Record], int]:
+    """Records, and the length in bytes of the whole lines."""
+    raw = path.read_bytes()
+    records: list[Record] = []
+    whole = 0
+    for number, line in enumerate(raw.splitlines(keepends=True), 1):
+        record = _read_line(line)
+        if record is None:
+            if whole + len(line) == len(raw):
+                break  # torn by a crash
+            raise JournalError(f"{path}:{number}: damaged line; restore the file from a copy, or start a new run")
+        records.append(record)
+        whole += len(line)
+    if records and records[0].get("format") != FORMAT:
+        raise JournalError(f"{path}: expected journal format {FORMAT}, got {records[0].get('format')!r}")
+    return records, whole
+
+
+def _read_line(line: bytes) -> Record | None:
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return None
+    if not line.endswith(b"\n") or not isinstance(record, dict):
+        return None
+    return record if record.pop("crc32", None) == _checksum(record) else None
+
+
+def _checksum(record: Record) -> str:
+    return f"{crc32(json.dumps(record, allow_nan=False).encode()):08x}"
+
+
+def z_digest(z: NDArray[np.float64]) -> str:
+    """SHA-256 (hex) of an array's numbers and shape."""
+    return hashlib.sha256(repr(z.shape).encode() + np.ascontiguousarray(z, dtype="<f8").tobytes()).hexdigest()
+
+
+class Recorded:
+    """An evaluator that answers from past records first, and records what it must ask for.
+
+    Args:
+        evaluator: asked when the records are used up; None raises EndOfRecord there.
+        records: of earlier sessions.
+        journal: where new scores go.
+    """
+
+    def __init__(self, evaluator: Evaluator | None, records: list[Record], journal: Journal | None = None) -> None:
+        self._evaluator = evaluator
+        self._journal = journal
+        self._past = [record for record in records if record["event"] == "scores"]
+        self._stopped = any(record["event"] == "stop" for record in records)
+        self._next = 0
+        last = max((record.get("elapsed_s", 0.0) for record in records), default=0.0)
+        self._start = time.monotonic() - last
+
+    def evaluate(self, z: NDArray[np.float64], split: Split, deadline: float | None = None) -> Scores:
+        """Scores of z (P, L, D), recorded or new.
+
+        Raises:
+            JournalError: if the record at this place is of another z or split.
+        """
+        if self._next < len(self._past):
+            self._next += 1
+            return _replayed(self._past[self._next - 1], z, split)
+        if self._stopped:  # only the budget of seconds stops a search before its next call
+            raise DeadlineReached("the budget of seconds ended inside a generation")
+        if self._evaluator is None:
+            raise EndOfRecord
+        scores = self._evaluator.evaluate(z, split, deadline)
+        scores = Scores(scores.loss, scores.metric, scores.logits, scores.examples, self.elapsed_s(), now_ms())
+        if self._journal is not None:
+            self._journal.append(_record(z, split, scores))
+        return scores
+
+    def elapsed_s(self) -> float:
+        """Seconds of the run so far, earlier sessions included."""
+        return round(time.monotonic() - self._start, 3)
+
+
+class EndOfRecord(Exception):
+    """The records are used up, and there is nobody to ask."""
+
+
+def now_ms() -> int:
+    """Time of day in milliseconds since 1970."""
+    return int(time.time() * 1000)
+
+
+def _record(z: NDArray[np.float64], split: Split, scores: Scores) -> Record:
+    return {
+        "event": "scores",
+        "split": split,
+        "z_sha256": z_digest(z),
+        "loss": scores.loss.tolist(),
+        "metric": scores.metric.tolist(),
+        "examples": scores.examples,
+        "elapsed_s": scores.elapsed_s,
+        "unix_ms": scores.unix_ms,
+    }
+
+
+def _replayed(record: Record, z: NDArray[np.float64], split: Split) -> Scores:
+    if record["split"] != split or record["z_sha256"] != z_digest(z):
+        raise JournalError(
+            f"replay asks for {split} scores of z {z_digest(z)[:12]}, the journal has {record['split']} scores of z "
+            f"{record['z_sha256'][:12]}; the code or a library has changed since: resume with the versions in the "
+            "journal's first line, or start a new run"
+        )
+    return Scores(
+        np.array(record["loss"]),
+        np.array(record["metric"]),
+        None,
+        record["examples"],
+        record["elapsed_s"],
+        record["unix_ms"],
+    )

@@ -1,0 +1,125 @@
+"""The ask/tell contract, and the class that enforces it for all optimizers."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bbtune.errors import OptimizerError
+
+Array = NDArray[np.float64]
+
+
+class Told(Protocol):
+    """What ``tell`` reads: losses (P,), and the label logits (P, N, C) for those that can use them."""
+
+    @property
+    def loss(self) -> Array: ...
+    @property
+    def logits(self) -> NDArray[np.float32] | None: ...
+
+
+class Optimizer(Protocol):
+    """Minimises a function of D numbers by ask and tell."""
+
+    @property
+    def population_size(self) -> int:
+        """Candidates P per generation."""
+
+    @property
+    def best(self) -> Array:
+        """The point (D,) with the lowest loss told so far; 0 before the first tell."""
+
+    def ask(self) -> Array:
+        """Candidates (P, D), read-only."""
+
+    def tell(self, scores: Told) -> None:
+        """Take the scores of the last ask."""
+
+    def stop_reasons(self) -> dict[str, object]:
+        """Why the optimizer would stop; empty while it would go on."""
+
+
+class AskTell(ABC):
+    """Order, shapes and finiteness are checked here, so that each optimizer is its formula and nothing else.
+
+    Args:
+        dim: D.
+        population_size: P; optimizers that cannot use every number round it down and say so in their docstring.
+        sigma: initial step.
+        rng: private generator.
+    """
+
+    def __init__(self, dim: int, population_size: int, sigma: float, rng: np.random.Generator) -> None:
+        if dim < 1 or population_size < 2 or not sigma > 0:
+            raise OptimizerError(
+                f"expected dim >= 1, population_size >= 2 and sigma > 0, got {dim}, {population_size} and {sigma}"
+            )
+        self.dim = dim
+        self.sigma = sigma
+        self._population_size = population_size
+        self._rng = rng
+        self._asked: Array | None = None
+        self._best: Array = _read_only(np.zeros(dim))
+        self._best_loss = np.inf
+
+    @property
+    def population_size(self) -> int:
+        """Candidates P per generation."""
+        return self._population_size
+
+    @property
+    def best(self) -> Array:
+        """The point (D,) with the lowest loss told so far; 0 before the first tell."""
+        return self._best
+
+    def ask(self) -> Array:
+        """Candidates (P, D), read-only.
+
+        Raises:
+            OptimizerError: if the last ones have not been told.
+        """
+        if self._asked is not None:
+            raise OptimizerError("expected tell() after ask(), got a second ask(); tell the scores of the last one")
+        self._asked = _read_only(np.array(self._ask(), dtype=np.float64))
+        return self._asked
+
+    def tell(self, scores: Told) -> None:
+        """Take the scores of the last ask.
+
+        Raises:
+            OptimizerError: without an ask, or for losses that are not P finite numbers.
+        """
+        if self._asked is None:
+            raise OptimizerError("expected ask() before tell(), got tell() first")
+        loss = np.asarray(scores.loss, dtype=np.float64)
+        if loss.shape != (self.population_size,):
+            raise OptimizerError(
+                f"losses must have shape (population_size,) = ({self.population_size},), "
+                f"one per candidate of the last ask(), got {loss.shape}"
+            )
+        if not np.isfinite(loss).all():
+            raise OptimizerError(f"expected finite losses, got {loss.tolist()}")
+        asked, self._asked = self._asked, None
+        winner = int(loss.argmin())
+        if loss[winner] < self._best_loss:
+            self._best, self._best_loss = _read_only(asked[winner].copy()), float(loss[winner])
+        self._tell(asked, scores, loss)
+
+    def stop_reasons(self) -> dict[str, object]:
+        """Why the optimizer would stop; empty while it would go on."""
+        return {}
+
+    @abstractmethod
+    def _ask(self) -> Array: ...
+
+    @abstractmethod
+    def _tell(self, asked: Array, scores: Told, loss: Array) -> None: ...
+
+
+def _read_only(array: Array) -> Array:
+    array.setflags(write=False)
+    return array

@@ -1,0 +1,166 @@
+"""The run loop. It exists once, and yields what happened; saving, showing and tracking consume it."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bbtune.errors import DeadlineReached
+from bbtune.evaluation.base import Evaluator, Scores
+from bbtune.search import BlockSearch
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Hard limits of a search; None is no limit."""
+
+    evaluations: int | None = None
+    examples: int | None = None
+    seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a search has used: candidates scored on the train split, texts run through the model (train and dev),
+    seconds of the clock."""
+
+    evaluations: int = 0
+    examples: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Dev scores of an incumbent, and whether it is the best so far."""
+
+    loss: float
+    metric: float
+    selected: bool
+
+
+@dataclass(frozen=True)
+class Generation:
+    """What one turn of the loop did.
+
+    Attributes:
+        number: 0 for the starting point.
+        block: that was searched, None at the starting point.
+        loss: lowest train loss of this generation, best_loss of all so far (None before the first).
+        dev: of the incumbent, None where it is the same as before.
+        dev_metric: of the selected incumbent.
+    """
+
+    number: int
+    block: int | None
+    cost: Cost
+    unix_ms: int
+    loss: float | None
+    best_loss: float | None
+    train_metric: float | None
+    dev: Judged | None
+    dev_metric: float
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """The end: the reason, and the selected z (L, D) with its dev scores."""
+
+    reason: str
+    cost: Cost
+    z: NDArray[np.float64]
+    dev: Judged
+
+
+class Ledger:
+    """The one place where cost is counted and limits are held.
+
+    Args:
+        limits: of the search.
+        dev_size: examples of one dev judgement.
+    """
+
+    def __init__(self, limits: Limits, train_size: int, dev_size: int) -> None:
+        self._limits = limits
+        self._train_size = train_size
+        self._dev_size = dev_size
+        self.cost = Cost()
+
+    def spend(self, scores: Scores, evaluations: int) -> None:
+        """Add what a call cost."""
+        cost = self.cost
+        self.cost = Cost(cost.evaluations + evaluations, cost.examples + scores.examples, scores.elapsed_s)
+
+    def refusal(self, candidates: int) -> str | None:
+        """The limit that a generation of so many candidates, and a judgement after it, would break."""
+        cost, limits = self.cost, self._limits
+        if limits.evaluations is not None and cost.evaluations + candidates > limits.evaluations:
+            return "budget.evaluations"
+        examples = candidates * self._train_size + self._dev_size
+        if limits.examples is not None and cost.examples + examples > limits.examples:
+            return "budget.examples"
+        if limits.seconds is not None and cost.seconds >= limits.seconds:
+            return "budget.seconds"
+        return None
+
+    def deadline(self) -> float | None:
+        """When the seconds end, on the clock of :func:`time.monotonic`."""
+        return None if self._limits.seconds is None else time.monotonic() + self._limits.seconds - self.cost.seconds
+
+
+class Selection:
+    """Keeps the incumbent with the best dev metric, of equals the one with the lowest dev loss."""
+
+    def __init__(self, z: NDArray[np.float64]) -> None:
+        self.z = z
+        self.best = Judged(np.inf, -np.inf, True)
+        self._judged: bytes | None = None
+
+    def is_new(self, z: NDArray[np.float64]) -> bool:
+        """Whether z differs from the last one judged."""
+        digest = hashlib.sha256(z.tobytes()).digest()
+        fresh, self._judged = digest != self._judged, digest
+        return fresh
+
+    def judge(self, z: NDArray[np.float64], scores: Scores) -> Judged:
+        """Take the dev scores of z."""
+        loss, metric = float(scores.loss[0]), float(scores.metric[0])
+        better = (metric, -loss) > (self.best.metric, -self.best.loss)
+        judged = Judged(loss, metric, better)
+        if better:
+            self.z, self.best = z, judged
+        return judged
+
+
+def run_search(search: BlockSearch, evaluator: Evaluator, ledger: Ledger) -> Iterator[Generation | Stopped]:
+    """Ask, score, tell; judge every new incumbent on dev; until a limit or the search says stop."""
+    selection = Selection(search.incumbent)
+    best_loss: float | None = None
+    number, block, best, metric = 0, None, None, None
+    try:
+        while True:
+            judged = None
+            if selection.is_new(z := search.incumbent):
+                scores = evaluator.evaluate(z[None], "dev", ledger.deadline())
+                ledger.spend(scores, evaluations=0)
+                judged = selection.judge(z, scores)
+            yield Generation(
+                number, block, ledger.cost, scores.unix_ms, best, best_loss, metric, judged, selection.best.metric
+            )
+            reason = next(iter(search.stop_reasons()), None) or ledger.refusal(search.next_size)
+            if reason is not None:
+                break
+            proposal = search.ask()
+            scores = evaluator.evaluate(proposal.z, "train", ledger.deadline())
+            search.tell(proposal, scores)
+            ledger.spend(scores, evaluations=len(proposal.z))
+            number, block = number + 1, proposal.block
+            best, metric = float(scores.loss.min()), float(scores.metric[scores.loss.argmin()])
+            best_loss = best if best_loss is None else min(best, best_loss)
+    except DeadlineReached:
+        reason = "budget.seconds"
+    yield Stopped(reason, ledger.cost, selection.z, selection.best)

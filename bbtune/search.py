@@ -1,0 +1,129 @@
+"""Optimizers composed over layers: one block is BBT, a block per layer is BBTv2."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from bbtune.optimizers.base import Array, Optimizer, Told
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """Candidates z (P, L, D) that differ in one block; block None is the starting point alone, P = 1."""
+
+    block: int | None
+    z: Array
+
+
+class Accept(Protocol):
+    """Decides what a block becomes after a generation; how blocks change is a value of the search."""
+
+    needs_start: bool
+    """Whether the loss of the starting point must be known first."""
+
+    def __call__(self, optimizer: Optimizer, incumbent_loss: float, best_loss: float) -> tuple[bool, bool]:
+        """Whether the block changes, and whether to the optimizer's best ever (else to this generation's best)."""
+
+
+@dataclass(frozen=True)
+class Improves:
+    """A block changes only when its best candidate lowers the loss in the present context of the other blocks."""
+
+    needs_start: bool = True
+
+    def __call__(self, optimizer: Optimizer, incumbent_loss: float, best_loss: float) -> tuple[bool, bool]:
+        return best_loss < incumbent_loss, False
+
+
+@dataclass(frozen=True)
+class BestEver:
+    """A block becomes the best candidate ever seen, though its loss was had under old settings of the others.
+
+    BBTv2, algorithm 1, to the letter.
+    """
+
+    needs_start: bool = False
+
+    def __call__(self, optimizer: Optimizer, incumbent_loss: float, best_loss: float) -> tuple[bool, bool]:
+        return True, True
+
+
+class BlockSearch:
+    """Round robin over blocks of layers, bottom-up; each block has its own optimizer.
+
+    Args:
+        blocks: positions of the tuned layers that change together; [[0, 1, ...]] is a joint search,
+            [[0], [1], ...] the layerwise search of BBTv2.
+        dim: D, numbers per layer.
+        make: (block, numbers of that block) -> its optimizer.
+        accept: how an incumbent block changes.
+        sweeps: generations of each block after which the search ends; None leaves that to the budget.
+    """
+
+    def __init__(
+        self,
+        blocks: Sequence[Sequence[int]],
+        dim: int,
+        make: Callable[[int, int], Optimizer],
+        accept: Accept,
+        sweeps: int | None = None,
+    ) -> None:
+        self._blocks = [list(block) for block in blocks]
+        self._optimizers = [make(i, len(block) * dim) for i, block in enumerate(self._blocks)]
+        self._accept = accept
+        self._sweeps = sweeps
+        self._turn = 0
+        self._incumbent = np.zeros((sum(len(block) for block in self._blocks), dim))
+        self._loss = np.inf
+        self._started = not accept.needs_start
+
+    @property
+    def incumbent(self) -> Array:
+        """The present z (L, D): what the search would hand out now."""
+        return self._incumbent.copy()
+
+    @property
+    def incumbent_loss(self) -> float:
+        """Train loss of the incumbent; inf while it has not been had."""
+        return self._loss
+
+    @property
+    def next_size(self) -> int:
+        """Candidates that the next ask will have."""
+        return self._optimizers[self._turn % len(self._blocks)].population_size if self._started else 1
+
+    def ask(self) -> Proposal:
+        """The next candidates."""
+        if not self._started:
+            return Proposal(None, self._incumbent[None].copy())
+        block = self._turn % len(self._blocks)
+        asked = self._optimizers[block].ask()
+        z = np.repeat(self._incumbent[None], len(asked), axis=0)
+        z[:, self._blocks[block]] = asked.reshape(len(asked), len(self._blocks[block]), -1)
+        return Proposal(block, z)
+
+    def tell(self, proposal: Proposal, scores: Told) -> None:
+        """Take the scores of a proposal."""
+        if proposal.block is None:
+            self._started, self._loss = True, float(scores.loss[0])
+            return
+        optimizer, layers = self._optimizers[proposal.block], self._blocks[proposal.block]
+        optimizer.tell(scores)
+        self._turn += 1
+        winner = int(scores.loss.argmin())
+        change, best_ever = self._accept(optimizer, self._loss, float(scores.loss[winner]))
+        if change:
+            chosen = optimizer.best if best_ever else proposal.z[winner, layers]
+            self._incumbent[layers] = chosen.reshape(len(layers), -1)
+            self._loss = float(scores.loss[winner]) if not best_ever else float(np.inf)
+
+    def stop_reasons(self) -> dict[str, object]:
+        """Why the search would stop: all sweeps done, or every optimizer at its end."""
+        if self._sweeps is not None and self._turn >= self._sweeps * len(self._blocks):
+            return {"sweeps": self._sweeps}
+        reasons = [optimizer.stop_reasons() for optimizer in self._optimizers]
+        return {"converged": reasons} if all(reasons) else {}
