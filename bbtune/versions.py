@@ -5,7 +5,6 @@ from __future__ import annotations
 import platform
 import subprocess
 from importlib import metadata
-from pathlib import Path
 
 _PACKAGES = ("bbtune", "torch", "transformers", "numpy", "cma", "nevergrad", "ray", "mlflow")
 
@@ -22,8 +21,8 @@ def versions() -> dict[str, str]:
 
 
 def git_commit() -> str | None:
-    """Commit of the folder that bbtune runs from, None outside a repository."""
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    """Commit of the working folder, None outside a repository."""
+    command = ["git", "rev-parse", "HEAD"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=5)
     except (OSError, subprocess.TimeoutExpired):
