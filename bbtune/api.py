@@ -274,7 +274,9 @@ def _check_same_run(start: Record, spec: JobSpec, task: Task) -> None:
         ("task data", start["task_sha256"], task.fingerprint),
     ):
         if then != now:
-            raise JournalError(f"the {what} has changed since the run began ({then[:12]} then, {now[:12]} now); start anew")
+            raise JournalError(
+                f"the {what} has changed since the run began ({then[:12]} then, {now[:12]} now); start anew"
+            )
 
 
 def _run_card(spec: JobSpec, start: Record) -> RunCard:

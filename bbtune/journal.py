@@ -59,7 +59,9 @@ class Journal:
             self._file.flush()
             os.fsync(self._file.fileno())
         except OSError as error:
-            raise JournalError(f"{self.path}: cannot be written ({error.strerror}); free the disk and resume") from error
+            raise JournalError(
+                f"{self.path}: cannot be written ({error.strerror}); free the disk and resume"
+            ) from error
         self.records.append(record)
 
     def find(self, event: str) -> Record | None:

@@ -132,7 +132,9 @@ def _layers(spec: JobSpec, card: ModelCard | None, faults: list[Fault]) -> tuple
     if spec.prompt.layers == "all":
         return tuple(range(card.layer_count))
     if outside := [layer for layer in spec.prompt.layers if layer >= card.layer_count]:
-        faults.append(Fault("prompt.layers", f"expected layers 0 to {card.layer_count - 1} of the model, got {outside}"))
+        faults.append(
+            Fault("prompt.layers", f"expected layers 0 to {card.layer_count - 1} of the model, got {outside}")
+        )
     return tuple(sorted(spec.prompt.layers))
 
 

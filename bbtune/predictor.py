@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from bbtune.errors import BbtuneError
-from bbtune.evaluation.local import LocalPool
 from bbtune.evaluation.evaluator import PromptEvaluator
+from bbtune.evaluation.local import LocalPool
 from bbtune.plan import make_plan
 from bbtune.result import TuneResult
 from bbtune.task.task import Example

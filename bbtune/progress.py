@@ -62,7 +62,11 @@ class Live:
 
     def __init__(self, console: Console, limits: Limits) -> None:
         self._pace = Pace(limits)
-        columns: list[str | ProgressColumn] = [SpinnerColumn(), BarColumn(bar_width=24), TextColumn("{task.description}")]
+        columns: list[str | ProgressColumn] = [
+            SpinnerColumn(),
+            BarColumn(bar_width=24),
+            TextColumn("{task.description}"),
+        ]
         self._progress = Progress(*columns, console=console, transient=True)
         self._task = self._progress.add_task("starting", total=1.0)
 
@@ -104,7 +108,7 @@ class Pace:
             cost.seconds / limits.seconds if limits.seconds else 0.0,
         ]
         self.share = min(1.0, max(used))
-        if self._first is None or now - self._first[0] < 0.05 and cost.evaluations > self._first[2]:
+        if self._first is None or (now - self._first[0] < 0.05 and cost.evaluations > self._first[2]):
             self._first = (now, self.share, cost.evaluations)
             return
         seconds = now - self._first[0]
@@ -124,4 +128,6 @@ def describe(event: Generation) -> str:
     """One generation in a line."""
     where = "start" if event.block is None else f"block {event.block}"
     loss = f"best loss {event.best_loss:.4f}" if event.best_loss is not None else "no loss yet"
-    return f"generation {event.number} ({where})  {loss}  dev {event.dev_metric:.3f}  {event.cost.evaluations} evaluations"
+    return (
+        f"generation {event.number} ({where})  {loss}  dev {event.dev_metric:.3f}  {event.cost.evaluations} evaluations"
+    )

@@ -70,7 +70,8 @@ class TuneResult:
             "metric": self.metric,
             "labels": list(self.labels),
             "scores": {
-                name: {"dev": scored.dev.as_dict(), "test": scored.test.as_dict()} for name, scored in self.scores.items()
+                name: {"dev": scored.dev.as_dict(), "test": scored.test.as_dict()}
+                for name, scored in self.scores.items()
             },
             "gain": self.gain.as_dict(),
             "z_sha256": z_digest(self.z),
@@ -95,7 +96,8 @@ class TuneResult:
             raw = json.loads((folder / RESULT).read_text(encoding="utf-8"))
             arrays = load_file(folder / PROMPT)
             scores = {
-                name: Scored(Estimate(**value["dev"]), Estimate(**value["test"])) for name, value in raw["scores"].items()
+                name: Scored(Estimate(**value["dev"]), Estimate(**value["test"]))
+                for name, value in raw["scores"].items()
             }
             return cls(
                 spec=load_job(folder / SPEC),

@@ -20,13 +20,14 @@ class Proposal:
 
 
 class Accept(Protocol):
-    """Decides what a block becomes after a generation; how blocks change is a value of the search."""
+    """Decides what a block becomes after a generation."""
 
-    needs_start: bool
-    """Whether the loss of the starting point must be known first."""
+    @property
+    def needs_start(self) -> bool:
+        """Whether the loss of the starting point must be known first."""
 
-    def __call__(self, optimizer: Optimizer, incumbent_loss: float, best_loss: float) -> tuple[bool, bool]:
-        """Whether the block changes, and whether to the optimizer's best ever (else to this generation's best)."""
+    def __call__(self, optimizer: Optimizer, winner: Array, loss: float, incumbent_loss: float) -> Array | None:
+        """The block's new numbers, None to leave it; ``winner`` is this generation's best candidate."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +36,8 @@ class Improves:
 
     needs_start: bool = True
 
-    def __call__(self, optimizer: Optimizer, incumbent_loss: float, best_loss: float) -> tuple[bool, bool]:
-        return best_loss < incumbent_loss, False
+    def __call__(self, optimizer: Optimizer, winner: Array, loss: float, incumbent_loss: float) -> Array | None:
+        return winner if loss < incumbent_loss else None
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,8 @@ class BestEver:
 
     needs_start: bool = False
 
-    def __call__(self, optimizer: Optimizer, incumbent_loss: float, best_loss: float) -> tuple[bool, bool]:
-        return True, True
+    def __call__(self, optimizer: Optimizer, winner: Array, loss: float, incumbent_loss: float) -> Array | None:
+        return optimizer.best
 
 
 class BlockSearch:
@@ -87,11 +88,6 @@ class BlockSearch:
         return self._incumbent.copy()
 
     @property
-    def incumbent_loss(self) -> float:
-        """Train loss of the incumbent; inf while it has not been had."""
-        return self._loss
-
-    @property
     def next_size(self) -> int:
         """Candidates that the next ask will have."""
         return self._optimizers[self._turn % len(self._blocks)].population_size if self._started else 1
@@ -115,11 +111,11 @@ class BlockSearch:
         optimizer.tell(scores)
         self._turn += 1
         winner = int(scores.loss.argmin())
-        change, best_ever = self._accept(optimizer, self._loss, float(scores.loss[winner]))
-        if change:
-            chosen = optimizer.best if best_ever else proposal.z[winner, layers]
+        loss = float(scores.loss[winner])
+        chosen = self._accept(optimizer, proposal.z[winner, layers], loss, self._loss)
+        if chosen is not None:
             self._incumbent[layers] = chosen.reshape(len(layers), -1)
-            self._loss = float(scores.loss[winner]) if not best_ever else float(np.inf)
+            self._loss = loss
 
     def stop_reasons(self) -> dict[str, object]:
         """Why the search would stop: all sweeps done, or every optimizer at its end."""

@@ -222,7 +222,7 @@ def parse_job(raw: Mapping[str, Any]) -> tuple[JobSpec | None, list[Fault], set[
             by_path = {_path(item["loc"]): item for item in reversed(error.errors())}
             faults += [_fault(item) for path, item in reversed(by_path.items()) if path not in broken]
             broken |= set(by_path)
-            if not any([_drop(data, item["loc"]) for item in by_path.values()]):
+            if not sum(_drop(data, item["loc"]) for item in by_path.values()):
                 return None, faults, broken
         else:
             return spec, faults + [f for f in _combinations(spec) if f.path not in broken], broken
@@ -253,11 +253,9 @@ def _combinations(spec: JobSpec) -> list[Fault]:
                 f"got {spec.evaluators.gpus}; change one of the two",
             )
         )
-    if spec.prompt.layers != "all" and isinstance(spec.prompt.layers, list):
-        if len(set(spec.prompt.layers)) < len(spec.prompt.layers):
-            faults.append(Fault("prompt.layers", f"expected each layer once, got {spec.prompt.layers}"))
-    if spec.task.metric == "f1" and spec.task.positive_label is None:
-        faults.append(Fault("task.positive_label", "expected the label whose F1 counts, got none; name it"))
+    layers = spec.prompt.layers
+    if isinstance(layers, list) and len(set(layers)) < len(layers):
+        faults.append(Fault("prompt.layers", f"expected each layer once, got {layers}"))
     return faults
 
 

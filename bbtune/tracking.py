@@ -106,7 +106,9 @@ class Connection:
     def _open(self) -> str:
         card, client = self._card, self._client
         experiment = client.get_experiment_by_name(card.spec.tracking.experiment)
-        experiment_id = experiment.experiment_id if experiment else client.create_experiment(card.spec.tracking.experiment)
+        experiment_id = (
+            experiment.experiment_id if experiment else client.create_experiment(card.spec.tracking.experiment)
+        )
         found = client.search_runs([experiment_id], f"tags.`bbtune.uid` = '{card.uid}'", max_results=1)
         if found:
             return str(found[0].info.run_id)
@@ -174,7 +176,9 @@ class Tracker:
         return True
 
 
-def send_all(folder: Path, card: RunCard, events: Sequence[Generation], result: TuneResult | None, uri: str | None) -> str:
+def send_all(
+    folder: Path, card: RunCard, events: Sequence[Generation], result: TuneResult | None, uri: str | None
+) -> str:
     """Send a whole run at once; what MLflow has already is not doubled.
 
     Returns:
@@ -250,4 +254,5 @@ def _write_state(folder: Path, uri: str, complete: bool) -> None:
 
 def _read_state(folder: Path) -> str | None:
     path = folder / STATE
-    return json.loads(path.read_text(encoding="utf-8")).get("uri") if path.is_file() else None
+    state: dict[str, str | None] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return state.get("uri")

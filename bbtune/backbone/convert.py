@@ -30,7 +30,9 @@ def gguf_to_safetensors(gguf: Path, folder: Path) -> None:
     config.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     tied = getattr(config, "tie_word_embeddings", False)
-    weights = {name: t.contiguous() for name, t in model.state_dict().items() if not (tied and name == "lm_head.weight")}
+    weights = {
+        name: t.contiguous() for name, t in model.state_dict().items() if not (tied and name == "lm_head.weight")
+    }
     part = folder / "model.part"
     save_file(weights, part, metadata={"format": "pt"})
     part.rename(folder / "model.safetensors")  # last, so that a folder with weights is a whole one

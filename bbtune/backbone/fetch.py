@@ -89,7 +89,9 @@ def get_model(name: str) -> Path:
 
 def _published(name: str) -> Published:
     if name not in PUBLISHED:
-        raise BackboneError(f"no model {name!r}, expected one of {sorted(PUBLISHED)}{did_you_mean(name, sorted(PUBLISHED))}")
+        raise BackboneError(
+            f"no model {name!r}, expected one of {sorted(PUBLISHED)}{did_you_mean(name, sorted(PUBLISHED))}"
+        )
     return PUBLISHED[name]
 
 

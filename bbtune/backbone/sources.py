@@ -11,9 +11,9 @@ from typing import Any
 import psutil
 
 from bbtune.backbone.families import FAMILIES
+from bbtune.backbone.fetch import cached_model
 from bbtune.backbone.quiet import quiet_transformers
 from bbtune.errors import BackboneError
-from bbtune.backbone.fetch import cached_model
 from bbtune.spec import BackboneSpec
 
 KINDS = ("masked-lm", "causal-lm", "sentence-encoder")
@@ -166,7 +166,7 @@ def _kind_fault(spec: BackboneSpec, card: ModelCard) -> str:
 
 def _load_fault(model: str, error: Exception) -> str:
     reason = " ".join(str(error).split())[:300]
-    if isinstance(error, ImportError) or "gguf" in reason and "install" in reason:
+    if isinstance(error, ImportError) or ("gguf" in reason and "install" in reason):
         return f"backbone.model: reading {model} needs another package ({reason}); for GGUF: pip install 'bbtune[gguf]'"
     advice = "check the name and the network" if model.startswith("hf:") else "check the files in that folder"
     return f"backbone.model: {model} cannot be read ({type(error).__name__}: {reason}); {advice}"

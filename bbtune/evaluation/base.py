@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,7 +51,7 @@ class Pool(Protocol):
 
     def run(
         self, method: str, calls: Sequence[tuple[object, ...]], deadline: float | None = None
-    ) -> list[NDArray[np.float64]]:
+    ) -> list[NDArray[Any]]:
         """Results of ``method(*call)`` for each call, in the order of the calls."""
 
     def close(self) -> None:

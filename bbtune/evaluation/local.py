@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from bbtune.errors import DeadlineReached
@@ -21,7 +21,7 @@ class LocalPool:
 
     def run(
         self, method: str, calls: Sequence[tuple[object, ...]], deadline: float | None = None
-    ) -> list[NDArray[np.float64]]:
+    ) -> list[NDArray[Any]]:
         """Results of ``method(*call)`` for each call, in the order of the calls."""
         results = []
         for call in calls:

@@ -9,7 +9,6 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from bbtune.errors import BbtuneError, DeadlineReached, EvaluationError, ResourcesError
@@ -20,7 +19,7 @@ _PLACEMENT_S = 45.0  # longest wait for Ray to find room for the actors
 _AHEAD = 2  # calls that an actor holds, so that it never waits for the next
 _DEATHS = 3  # actors lost in a row, without a result in between, that end the run
 
-Result = NDArray[np.float64]
+Result = NDArray[Any]
 
 
 class RayPool:
@@ -175,9 +174,7 @@ def _start_cluster(ray: Any) -> None:
         return
     # Unix sockets have short paths: a deep working folder or TMPDIR would break Ray.
     folder = tempfile.mkdtemp(prefix="bb", dir="/tmp") if len(tempfile.gettempdir()) > 20 else None
-    ray.init(
-        address="local", include_dashboard=False, object_store_memory=200 * 2**20, _temp_dir=folder, **quiet
-    )
+    ray.init(address="local", include_dashboard=False, object_store_memory=200 * 2**20, _temp_dir=folder, **quiet)
 
 
 def _check_cluster(ray: Any, spec: EvaluatorsSpec) -> None:

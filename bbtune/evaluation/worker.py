@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from bbtune.backbone.calibration import layer_stds
 from bbtune.backbone.encoding import Batch, Encoder
-from bbtune.backbone.frozen import Edit, FrozenModel, load_frozen
+from bbtune.backbone.frozen import Edit, load_frozen
 from bbtune.backbone.sources import read_model_card
 from bbtune.plan import Plan
 from bbtune.prompts.edits import offset_edits, prefix_bases, prefix_edits
@@ -115,6 +115,7 @@ def _rows(encoder: Encoder, examples: Sequence[Example]) -> Rows:
     rows = [encoder.row(example) for example in examples]
     order = sorted(range(len(rows)), key=lambda i: (len(rows[i]), i))
     batches = [
-        encoder.batch([rows[i] for i in order[start : start + _BATCH_ROWS]]) for start in range(0, len(rows), _BATCH_ROWS)
+        encoder.batch([rows[i] for i in order[start : start + _BATCH_ROWS]])
+        for start in range(0, len(rows), _BATCH_ROWS)
     ]
     return batches, np.array(order, dtype=np.int64)

@@ -31,7 +31,9 @@ def check_optimizer_name(name: str) -> None:
         known = nevergrad_names()
         if name.removeprefix("nevergrad:") not in known:
             hint = did_you_mean(name.removeprefix("nevergrad:"), known)
-            raise OptimizerError(f"expected nevergrad:NAME with the name of an optimizer of Nevergrad, got {name!r}{hint}")
+            raise OptimizerError(
+                f"expected nevergrad:NAME with the name of an optimizer of Nevergrad, got {name!r}{hint}"
+            )
     elif name not in OPTIMIZERS:
         known = [*OPTIMIZERS, "nevergrad:NAME"]
         raise OptimizerError(f"expected one of {known}, got {name!r}{did_you_mean(name, known)}")

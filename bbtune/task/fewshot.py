@@ -32,7 +32,9 @@ def first_per_label(examples: Sequence[Example], shots: int | None, labels: tupl
     for label, name in enumerate(labels):
         of_label = [example for example in examples if example.label == label]
         if len(of_label) < shots:
-            raise TaskError(f"{place}: expected {shots} examples of label {name!r}, got {len(of_label)}; lower task.shots")
+            raise TaskError(
+                f"{place}: expected {shots} examples of label {name!r}, got {len(of_label)}; lower task.shots"
+            )
         kept += of_label[:shots]
     chosen = set(map(id, kept))
     return tuple(example for example in examples if id(example) in chosen)

@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from bbtune.errors import TaskError, did_you_mean
 from bbtune.task.task import Example
@@ -74,7 +74,9 @@ def raise_row_faults(faults: Sequence[str]) -> None:
     """Raise one TaskError for all bad rows, the first few of them spelt out."""
     if faults:
         more = [f"... and {len(faults) - _SHOWN} more"] if len(faults) > _SHOWN else []
-        raise TaskError("\n".join([f"{len(faults)} bad rows" if len(faults) > 1 else "1 bad row", *faults[:_SHOWN], *more]))
+        raise TaskError(
+            "\n".join([f"{len(faults)} bad rows" if len(faults) > 1 else "1 bad row", *faults[:_SHOWN], *more])
+        )
 
 
 def _row_fault(row: Row, columns: Columns, label_of: Callable[[Any], int | None]) -> str | None:
@@ -82,7 +84,9 @@ def _row_fault(row: Row, columns: Columns, label_of: Callable[[Any], int | None]
         if name is None:
             continue
         if (value := row.values.get(name)) is None:
-            return f"field {name!r} is missing, the row has {sorted(row.values)}{did_you_mean(name, sorted(row.values))}"
+            return (
+                f"field {name!r} is missing, the row has {sorted(row.values)}{did_you_mean(name, sorted(row.values))}"
+            )
         if not isinstance(value, str):
             return f"field {name!r}: expected text, got {value!r}"
         if not value.strip():
@@ -124,7 +128,7 @@ def _read_jsonl(path: Path) -> list[Row]:
 
 
 def _read_delimited(path: Path, delimiter: str) -> list[Row]:
-    quoting = csv.QUOTE_MINIMAL if delimiter == "," else csv.QUOTE_NONE
+    quoting: Literal[0, 3] = 0 if delimiter == "," else 3  # QUOTE_MINIMAL, QUOTE_NONE
     reader = csv.DictReader(io.StringIO(_decoded(path), newline=""), delimiter=delimiter, quoting=quoting, strict=True)
     rows = []
     try:

@@ -101,13 +101,17 @@ def _load_hf(name: str, spec: TaskSpec) -> Task:
     try:
         loaded = datasets.load_dataset(path, config or None)
     except Exception as error:  # the library raises whatever its back ends raise
-        raise TaskError(f"hf:{name} cannot be loaded ({type(error).__name__}: {error}); check the name and the network") from error
+        raise TaskError(
+            f"hf:{name} cannot be loaded ({type(error).__name__}: {error}); check the name and the network"
+        ) from error
     if "train" not in loaded:
         raise TaskError(f"hf:{name}: expected a split named train, got {sorted(loaded)}")
     held = next((split for split in ("test", "validation") if split in loaded and _labelled(loaded[split], spec)), None)
     feature = loaded["train"].features.get(spec.columns.label)
     names = tuple(feature.names) if hasattr(feature, "names") else None
-    rows = {s: [Row(f"hf:{name} {s} row {i}", dict(r)) for i, r in enumerate(loaded[s], 1)] for s in ("train", held) if s}
+    rows = {
+        s: [Row(f"hf:{name} {s} row {i}", dict(r)) for i, r in enumerate(loaded[s], 1)] for s in ("train", held) if s
+    }
     return _from_table(path.rstrip("/").split("/")[-1], rows["train"], rows[held] if held else None, spec, names)
 
 
@@ -177,6 +181,8 @@ def make_metric(spec: TaskSpec, labels: tuple[str, ...], name: str | None, posit
         if positive not in labels:
             raise TaskError(f"task.positive_label: expected one of {list(labels)}, got {positive!r}")
         positive = labels.index(positive)
+    if chosen == "f1" and positive is None:
+        raise TaskError("task.positive_label: missing; metric f1 needs the label that counts")
     return Metric(chosen, len(labels), positive if chosen == "f1" else None)
 
 

@@ -45,7 +45,9 @@ class Template:
         try:
             return [(literal, field) for literal, field, _, _ in Formatter().parse(self.text)]
         except ValueError as error:
-            raise TaskError(f"template cannot be read ({error}), got {self.text!r}; double braces that are text") from error
+            raise TaskError(
+                f"template cannot be read ({error}), got {self.text!r}; double braces that are text"
+            ) from error
 
     @property
     def fields(self) -> list[str]:

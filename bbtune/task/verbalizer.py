@@ -30,7 +30,9 @@ def label_token_ids(
             if token is None:
                 faults.append(f"expected a word that is one token of the model's vocabulary, got {word!r} = {pieces}")
             elif token in owner:
-                faults.append(f"expected a token of its own for each word, got the same for {owner[token]!r} and {word!r}")
+                faults.append(
+                    f"expected a token of its own for each word, got the same for {owner[token]!r} and {word!r}"
+                )
             else:
                 owner[token] = word
                 ids[-1].append(token)
