@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
@@ -44,7 +45,11 @@ class Journal:
             self._file.close()
             raise JournalError(f"{path}: another process is running this job; wait for it, or end it") from error
         self.path = path
-        self.records, whole = _parse(path)
+        try:
+            self.records, whole = _parse(path)
+        except JournalError:
+            self._file.close()
+            raise
         self._file.truncate(whole)
 
     def append(self, record: Record) -> None:
@@ -72,7 +77,8 @@ class Journal:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._file.close()
+        with suppress(OSError):  # every record is on the disk already; what the disk refused was told by append
+            self._file.close()
 
 
 def read_journal(path: Path) -> list[Record]:
@@ -107,11 +113,11 @@ def _parse(path: Path) -> tuple[list[Record], int]:
 def _read_line(line: bytes) -> Record | None:
     try:
         record = json.loads(line)
-    except ValueError:
+        if not line.endswith(b"\n") or not isinstance(record, dict):
+            return None
+        return record if record.pop("crc32", None) == _checksum(record) else None
+    except ValueError:  # not JSON, or a number out of range
         return None
-    if not line.endswith(b"\n") or not isinstance(record, dict):
-        return None
-    return record if record.pop("crc32", None) == _checksum(record) else None
 
 
 def _checksum(record: Record) -> str:

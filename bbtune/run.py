@@ -88,11 +88,13 @@ class Ledger:
         self._limits = limits
         self._train_size = train_size
         self._dev_size = dev_size
+        self._counted_at = time.monotonic()
         self.cost = Cost()
 
     def spend(self, scores: Scores, evaluations: int) -> None:
         """Add what a call cost."""
         cost = self.cost
+        self._counted_at = time.monotonic()
         self.cost = Cost(cost.evaluations + evaluations, cost.examples + scores.examples, scores.elapsed_s)
 
     def refusal(self, candidates: int) -> str | None:
@@ -109,7 +111,7 @@ class Ledger:
 
     def deadline(self) -> float | None:
         """When the seconds end, on the clock of :func:`time.monotonic`."""
-        return None if self._limits.seconds is None else time.monotonic() + self._limits.seconds - self.cost.seconds
+        return None if self._limits.seconds is None else self._counted_at + self._limits.seconds - self.cost.seconds
 
 
 class Selection:
@@ -141,8 +143,9 @@ def run_search(search: BlockSearch, evaluator: Evaluator, ledger: Ledger) -> Ite
     selection = Selection(search.incumbent)
     best_loss: float | None = None
     number, block, best, metric = 0, None, None, None
+    reason = ledger.refusal(0)  # the starting point must be judged, too
     try:
-        while True:
+        while reason is None:
             judged = None
             if selection.is_new(z := search.incumbent):
                 scores = evaluator.evaluate(z[None], "dev", ledger.deadline())

@@ -76,7 +76,7 @@ class Connection:
         self._entities = mlflow.entities
         self._client = mlflow.MlflowClient(tracking_uri=uri)
         self._card = card
-        self.run_id = _translate(self._open)
+        self.run_id: str = _translate(self._open)
 
     def send_events(self, events: Sequence[Generation]) -> None:
         """Log generations as metrics with evaluations as the step."""

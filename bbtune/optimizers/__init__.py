@@ -9,7 +9,7 @@ import numpy as np
 from bbtune.errors import OptimizerError, did_you_mean
 from bbtune.optimizers.base import Optimizer
 from bbtune.optimizers.cma import CMAES, DiagonalCMAES
-from bbtune.optimizers.nevergrad import Nevergrad, nevergrad_names
+from bbtune.optimizers.nevergrad import Nevergrad, asks_populations, nevergrad_names
 from bbtune.optimizers.random import RandomSearch
 from bbtune.optimizers.spsa import SPSA
 
@@ -22,18 +22,20 @@ OPTIMIZERS: dict[str, Callable[[int, int, float, np.random.Generator], Optimizer
 
 
 def check_optimizer_name(name: str) -> None:
-    """Refuse names that no optimizer has.
+    """Refuse names that no optimizer has, or one that cannot ask populations.
 
     Raises:
         OptimizerError: with the known names and the closest one.
     """
     if name.startswith("nevergrad:"):
-        known = nevergrad_names()
-        if name.removeprefix("nevergrad:") not in known:
-            hint = did_you_mean(name.removeprefix("nevergrad:"), known)
+        short, known = name.removeprefix("nevergrad:"), nevergrad_names()
+        if short not in known:
             raise OptimizerError(
-                f"expected nevergrad:NAME with the name of an optimizer of Nevergrad, got {name!r}{hint}"
+                "expected nevergrad:NAME with the name of an optimizer of Nevergrad, "
+                f"got {name!r}{did_you_mean(short, known)}"
             )
+        if not asks_populations(short):
+            raise OptimizerError(f"{name} asks one point at a time, expected one that asks populations")
     elif name not in OPTIMIZERS:
         known = [*OPTIMIZERS, "nevergrad:NAME"]
         raise OptimizerError(f"expected one of {known}, got {name!r}{did_you_mean(name, known)}")
@@ -50,7 +52,7 @@ def make_optimizer(name: str, dim: int, population_size: int, sigma: float, rng:
         rng: owned by the optimizer from here on.
 
     Raises:
-        OptimizerError: for an unknown name.
+        OptimizerError: for a name that :func:`check_optimizer_name` refuses.
     """
     check_optimizer_name(name)
     if name.startswith("nevergrad:"):

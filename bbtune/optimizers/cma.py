@@ -27,6 +27,7 @@ class CMAES(AskTell):
             "seed": np.nan,  # no global seeding: numbers come from our own generator
             "randn": lambda *shape: rng.standard_normal(shape),
             "verbose": -9,
+            "signals_filename": None,  # else a file in the working folder could change or stop the search
         }
         self._strategy = cma.CMAEvolutionStrategy(np.zeros(dim) if dim > 1 else [0.0], sigma, options)
 

@@ -22,8 +22,6 @@ class Nevergrad(AskTell):
         space = nevergrad.p.Array(init=np.zeros(dim)).set_mutation(sigma=sigma)
         space.random_state = np.random.RandomState(int(rng.integers(2**32)))
         make = nevergrad.optimizers.registry[name]
-        if getattr(make, "no_parallelization", False):
-            raise OptimizerError(f"nevergrad:{name} asks one point at a time, expected one that asks populations")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             self._optimizer = make(parametrization=space, budget=_BUDGET, num_workers=population_size)
@@ -45,6 +43,11 @@ class Nevergrad(AskTell):
 def nevergrad_names() -> list[str]:
     """Names of all optimizers that Nevergrad registers."""
     return sorted(_nevergrad().optimizers.registry)
+
+
+def asks_populations(name: str) -> bool:
+    """Whether an optimizer of Nevergrad can ask several points before the first is told."""
+    return not getattr(_nevergrad().optimizers.registry[name], "no_parallelization", False)
 
 
 def _nevergrad() -> Any:

@@ -14,7 +14,7 @@ _BETA1, _BETA2, _EPSILON = 0.9, 0.99, 1e-12
 class SPSA(AskTell):
     """Asks the centre and pairs ``centre ± probe * u`` with u from N(0, I), and steps by Adam.
 
-    The population is rounded down to an odd number.
+    The population is rounded down to an odd number, 3 at least.
     """
 
     def __init__(self, dim: int, population_size: int, sigma: float, rng: np.random.Generator) -> None:

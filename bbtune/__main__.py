@@ -1,0 +1,5 @@
+"""``python -m bbtune`` is the command line."""
+
+from bbtune.cli import main
+
+main()

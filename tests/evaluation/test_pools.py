@@ -1,0 +1,189 @@
+"""Same z, same losses: in this process, on actors, on any number of them, with actors killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+
+from bbtune import api
+from bbtune.errors import DeadlineReached, EvaluationError, ResourcesError
+from bbtune.evaluation.evaluator import PromptEvaluator
+from bbtune.evaluation.local import LocalPool
+from bbtune.evaluation.ray_pool import RayPool
+from bbtune.journal import read_journal
+from bbtune.plan import make_plan
+from bbtune.task.task import label_array
+
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
+
+
+def trace(folder: Any) -> list[dict[str, Any]]:
+    """A run's scores without the clock."""
+    kept = ("split", "z_sha256", "loss", "metric", "examples")
+    return [{key: r[key] for key in kept} for r in read_journal(folder / "journal.jsonl") if r["event"] == "scores"]
+
+
+def hosts() -> list[int]:
+    """Process ids of the evaluator actors that this process started."""
+    children = psutil.Process().children(recursive=True)
+    return sorted(child.pid for child in children if child.cmdline()[:1] and child.cmdline()[0].startswith("ray::_Host"))
+
+
+class Saboteur:
+    """A view of a run that kills evaluators with -9 at given generations."""
+
+    def __init__(self, *generations: int) -> None:
+        self._generations = generations
+        self.killed: list[int] = []
+
+    def __enter__(self) -> Saboteur:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def say(self, text: str) -> None: ...
+
+    def event(self, event: Any) -> None:
+        if event.number in self._generations:
+            victim = hosts()[0]
+            os.kill(victim, signal.SIGKILL)
+            self.killed.append(victim)
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory, make_job):
+    """Trace and result of the same job in this process."""
+    folder = tmp_path_factory.mktemp("reference") / "run"
+    result = api.run(make_job("bert"), folder)
+    return trace(folder), result
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_the_trace_is_the_same_for_any_number_of_actors(count, reference, make_job, tmp_path):
+    result = api.run(make_job("bert", evaluators={"count": count}), tmp_path / "run")
+    assert trace(tmp_path / "run") == reference[0]
+    assert np.array_equal(result.z, reference[1].z)
+    assert result.scores == reference[1].scores
+    assert result.spec.spec_hash == reference[1].spec.spec_hash
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_the_trace_is_the_same_when_actors_are_killed(count, reference, make_job, tmp_path):
+    saboteur = Saboteur(2, 5)
+    result = api.run(make_job("bert", evaluators={"count": count}), tmp_path / "run", saboteur)
+    assert len(saboteur.killed) == 2
+    assert not set(saboteur.killed) & {p.pid for p in psutil.process_iter()}
+    assert trace(tmp_path / "run") == reference[0]
+    assert result.scores == reference[1].scores
+
+
+def test_an_actor_killed_inside_a_generation_loses_nothing(make_job):
+    plan, _, _ = make_plan(make_job("llama", evaluators={"count": 2}))
+    z = np.random.default_rng(0).standard_normal((60, 3, 6))
+    calls = [(one, "train") for one in z]
+    expected = LocalPool(plan).run("candidate", calls)
+    pool = RayPool(plan)
+    try:
+        victim = pool.process_ids()[1]
+        timer = threading.Timer(0.05, os.kill, (victim, signal.SIGKILL))
+        timer.start()
+        got = pool.run("candidate", calls)
+        timer.join()
+        assert victim not in pool.process_ids()
+    finally:
+        pool.close()
+    assert np.array_equal(np.stack(got), np.stack(expected))
+
+
+def test_actors_that_die_again_and_again_end_the_run_in_words(make_job):
+    plan, _, _ = make_plan(make_job("bert", evaluators={"count": 1}))
+    pool = RayPool(plan)
+    try:
+        with pytest.raises(EvaluationError, match="evaluators in a row died .* bbtune resume"):
+            pool.run("__class__", [(_Bomb(),)])
+    finally:
+        pool.close()
+
+
+class _Bomb:
+    """Ends the process that unpickles it."""
+
+    def __reduce__(self) -> Any:
+        return os._exit, (1,)
+
+
+@pytest.mark.parametrize(
+    ("evaluators", "words"),
+    [
+        ({"count": 9}, r"9 of 1 CPUs each need 9 CPUs, the cluster has 3; lower evaluators.count"),
+        ({"count": 1, "cpus": 64}, r"need 64 CPUs, the cluster has 3"),
+    ],
+)
+def test_what_the_cluster_lacks_is_told_at_once(evaluators, words, make_job):
+    plan, _, _ = make_plan(make_job("bert", evaluators=evaluators))
+    start = time.monotonic()
+    with pytest.raises(ResourcesError, match=words):
+        RayPool(plan)
+    assert time.monotonic() - start < 60
+    assert hosts() == []
+
+
+def test_gpus_that_nobody_has_are_told_at_once(make_job):
+    spec = make_job("bert", evaluators={"count": 1, "gpus": 1}, backbone={"device": "cuda"})
+    plan, _, _ = make_plan(spec)
+    with pytest.raises(ResourcesError, match="need 1 GPUs, the cluster has 0"):
+        RayPool(plan)
+
+
+def test_room_taken_by_others_is_told_after_a_wait(make_job, monkeypatch):
+    plan, _, _ = make_plan(make_job("bert", evaluators={"count": 2}))
+    first = RayPool(plan)
+    monkeypatch.setattr("bbtune.evaluation.ray_pool._PLACEMENT_S", 3.0)
+    try:
+        with pytest.raises(ResourcesError, match="expected room for 2 evaluators of 1 CPUs each"):
+            RayPool(plan)
+    finally:
+        first.close()
+
+
+def test_an_error_inside_an_actor_comes_out_as_it_was(make_job):
+    plan, _, _ = make_plan(make_job("bert", evaluators={"count": 1}))
+    pool = RayPool(plan)
+    try:
+        with pytest.raises(EvaluationError, match="an evaluator failed"):
+            pool.run("candidate", [("not an array", "train")])
+    finally:
+        pool.close()
+
+
+@pytest.mark.parametrize("make_pool", [LocalPool, RayPool])
+def test_every_pool_keeps_the_order_of_calls_and_the_deadline(make_pool, make_job):
+    plan, task, _ = make_plan(make_job("gpt2", evaluators={"count": 2}))
+    z = np.random.default_rng(0).standard_normal((7, 3, 6))
+    pool = make_pool(plan)
+    try:
+        evaluator = PromptEvaluator(pool, plan, task.metric, np.ones(3))
+        scores = evaluator.evaluate(z, "train")
+        assert scores.loss.shape == scores.metric.shape == (7,)
+        assert scores.logits is not None
+        assert scores.logits.shape == (7, 8, 2)
+        assert scores.examples == 56
+        backwards = evaluator.evaluate(z[::-1], "train")
+        assert np.array_equal(backwards.loss[::-1], scores.loss)
+        with pytest.raises(DeadlineReached):
+            evaluator.evaluate(z, "train", deadline=time.monotonic() - 1)
+        assert np.array_equal(evaluator.evaluate(z, "train").loss, scores.loss)
+        with pytest.raises(EvaluationError, match=r"z must have shape \(P, L, D\) with L = 3"):
+            evaluator.evaluate(z[:, :2], "train")
+        logits = evaluator.label_logits(z[0], task.train)
+        assert np.allclose(logits, scores.logits[0], atol=1e-5)
+        assert len(label_array(task.train)) == len(logits)
+    finally:
+        pool.close()
