@@ -34,25 +34,49 @@ def _absolute(source: str) -> str:
 
 
 def _task_source(source: str) -> str:
-    if source.split(":")[0] not in {"folder", "file", "hf", "builtin"} or ":" not in source:
+    scheme, _, rest = source.partition(":")
+    if scheme not in {"folder", "file", "hf", "builtin"} or not rest:
         raise ValueError("expected folder:DIR, file:TABLE, hf:NAME or builtin:NAME")
     return _absolute(source)
 
 
 def _test_source(source: str) -> str:
-    if not source.startswith("file:"):
+    if not source.startswith("file:") or source == "file:":
         raise ValueError("expected file:TABLE")
     return _absolute(source)
 
 
 def _model_source(source: str) -> str:
-    if source.split(":")[0] not in {"hf", "path", "package", "cache"} or ":" not in source:
+    scheme, _, rest = source.partition(":")
+    if scheme not in {"hf", "path", "package", "cache"} or not rest:
         raise ValueError("expected hf:NAME, path:DIR_OR_GGUF, package:NAME or cache:NAME")
     return _absolute(source)
 
 
+_CREDENTIALS = re.compile(r"://[^/\n].*@")  # of scheme://user:password@host; files (sqlite:///a@b) have none
+
+
+def _without_credentials(uri: str) -> str:
+    if _CREDENTIALS.search(uri):
+        raise ValueError(
+            "expected no user or password in it, a job is kept and shown; set MLFLOW_TRACKING_USERNAME and "
+            "MLFLOW_TRACKING_PASSWORD in the environment, or for a database the whole MLFLOW_TRACKING_URI"
+        )
+    return uri
+
+
+def _word(word: str) -> str:
+    if not word.strip():
+        raise ValueError("expected a word")
+    return word
+
+
+_Word = Annotated[str, AfterValidator(_word)]
+
+
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    # Inputs are hidden so that a refused password is not shown by pydantic's own error text either.
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, hide_input_in_errors=True)
 
 
 class ColumnsSpec(_Part):
@@ -70,7 +94,7 @@ class TaskSpec(_Part):
     shots: Annotated[int, Field(ge=1)] | None = None
     seed: Annotated[int, Field(ge=0)] = 13
     template: str | None = None
-    label_words: list[str | list[str]] | None = None
+    label_words: list[_Word | list[_Word]] | None = None
     labels: list[str] | None = None
     metric: Literal["accuracy", "macro_f1", "f1", "matthews"] | None = None
     positive_label: str | None = None
@@ -142,7 +166,7 @@ class TrackingSpec(_Part):
     """Where MLflow records the run; without ``uri`` the environment decides, then a local database."""
 
     enabled: bool = True
-    uri: str | None = None
+    uri: Annotated[str, AfterValidator(_without_credentials)] | None = None
     experiment: Annotated[str, Field(min_length=1)] = "bbtune"
 
 
@@ -201,13 +225,21 @@ def read_job(path: str | Path, overrides: Sequence[str] = ()) -> tuple[JobSpec |
         raw = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise JobError([Fault("", f"cannot read the job file {path}: {error.strerror}")]) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise JobError([Fault("", f"{path} is not YAML: {' '.join(str(error).split())}")]) from error
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or a date such as 2024-13-01
+        raise JobError([Fault("", f"{path} is not YAML: {_yaml_fault(error)}")]) from error
     if not isinstance(raw, dict):
         raise JobError([Fault("", f"{path}: expected a mapping with task, backbone and budget, got {_kind(raw)}")])
     for override in overrides:
         _override(raw, override)
     return parse_job(raw)
+
+
+# What stands for a required key that is missing or faulty while the rest of the job is judged.
+_STAND_INS: dict[str, dict[str, Any]] = {
+    "task": {"source": "builtin:support"},
+    "backbone": {"model": "package:none"},
+    "budget": {"evaluations": 1 << 62},
+}
 
 
 def parse_job(raw: Mapping[str, Any]) -> tuple[JobSpec | None, list[Fault], set[str]]:
@@ -222,21 +254,26 @@ def parse_job(raw: Mapping[str, Any]) -> tuple[JobSpec | None, list[Fault], set[
             by_path = {_path(item["loc"]): item for item in reversed(error.errors())}
             faults += [_fault(item) for path, item in reversed(by_path.items()) if path not in broken]
             broken |= set(by_path)
-            if not sum(_drop(data, item["loc"]) for item in by_path.values()):
-                return None, faults, broken
+            for item in by_path.values():
+                _replace(data, item)
         else:
-            return spec, faults + [f for f in _combinations(spec) if f.path not in broken], broken
+            return spec, faults + _combinations(spec, broken), broken
     return None, faults, broken
 
 
-def _combinations(spec: JobSpec) -> list[Fault]:
-    """Faults of fields that are right alone and wrong together."""
+def _combinations(spec: JobSpec, broken: set[str]) -> list[Fault]:
+    """Faults of fields that are right alone and wrong together; those that rest on a broken one are left out."""
     faults = []
     budget, method, cuda = spec.budget, spec.method, spec.backbone.device.startswith("cuda")
-    if budget.evaluations is None and budget.examples is None and budget.seconds is None:
+
+    def sound(*paths: str) -> bool:
+        return not any(f"{b}.".startswith(f"{p}.") or p.startswith(f"{b}.") for b in broken for p in paths)
+
+    if sound("budget") and budget.evaluations is None and budget.examples is None and budget.seconds is None:
         faults.append(Fault("budget", "expected at least one of evaluations, examples, seconds; got none"))
     first = method.population + (method.accept == "improves")
-    if budget.evaluations is not None and budget.evaluations < first:
+    rests_on = ("budget.evaluations", "method.population", "method.accept", "method.preset")
+    if sound(*rests_on) and budget.evaluations is not None and budget.evaluations < first:
         faults.append(
             Fault(
                 "budget.evaluations",
@@ -245,7 +282,7 @@ def _combinations(spec: JobSpec) -> list[Fault]:
                 "raise the budget or lower method.population",
             )
         )
-    if spec.evaluators.count and cuda != (spec.evaluators.gpus > 0):
+    if sound("evaluators", "backbone.device") and spec.evaluators.count and cuda != (spec.evaluators.gpus > 0):
         faults.append(
             Fault(
                 "evaluators.gpus",
@@ -253,9 +290,11 @@ def _combinations(spec: JobSpec) -> list[Fault]:
                 f"got {spec.evaluators.gpus}; change one of the two",
             )
         )
-    layers = spec.prompt.layers
-    if isinstance(layers, list) and len(set(layers)) < len(layers):
-        faults.append(Fault("prompt.layers", f"expected each layer once, got {layers}"))
+    for path, values in (("prompt.layers", spec.prompt.layers), ("task.labels", spec.task.labels)):
+        if isinstance(values, list) and len(set(values)) < len(values):
+            faults.append(Fault(path, f"expected each {path[:-1].split('.')[1]} once, got {_shown(values)}"))
+    if sound("task.source") and spec.task.test is not None and not spec.task.source.startswith("file:"):
+        faults.append(Fault("task.test", f"expected it beside a source file:TABLE only, got {_shown(spec.task.test)}"))
     return faults
 
 
@@ -266,8 +305,10 @@ def _fault(item: Any) -> Fault:
     if kind == "missing":
         return Fault(path, "missing; this key is required")
     message = re.sub(r"^(Input|Value|String|List) should", "should", item["msg"]).removeprefix("Value error, ")
-    message = message.replace("should be", "expected", 1).replace("should have", "expected", 1)
+    message = re.sub(r"^should (be|have)\b", "expected", message).replace("should match", "expected a match of", 1)
     hint = did_you_mean(value, list(PRESETS)) if path == "method.preset" and isinstance(value, str) else ""
+    if kind == "string_type" and isinstance(value, bool):
+        hint = "; YAML reads bare yes, no, on and off as true or false, put the word in quotes"
     return Fault(path, f"{message}, got {_shown(value)}{hint}")
 
 
@@ -287,22 +328,24 @@ def _path(location: Sequence[Any]) -> str:
     for key in location:
         if isinstance(key, int):
             keys[-1] += f"[{key}]"
-        elif not re.fullmatch(r"[a-z_]+", str(key)) and len(keys) >= 2:
+        elif len(keys) >= 2 and keys != ["task", "columns"]:
             break
         else:
             keys.append(str(key))
-    return ".".join(keys[:3] if keys[:2] == ["task", "columns"] else keys[:2])
+    return ".".join(keys)
 
 
-def _drop(data: dict[str, Any], location: Sequence[Any]) -> bool:
-    """Remove the faulty key from ``data``; whether there was one."""
-    keys = [str(key) for key in location if not isinstance(key, int)][:2]
-    holder: Any = data
-    for key in keys[:-1]:
-        if not isinstance(holder.get(key), dict):
-            return holder.pop(key, None) is not None
-        holder = holder[key]
-    return isinstance(holder, dict) and holder.pop(keys[-1], data) is not data
+def _replace(data: dict[str, Any], item: Any) -> None:
+    """Remove a faulty key from ``data``, put a stand-in where a required one is missing."""
+    keys = [str(key) for key in item["loc"] if not isinstance(key, int)]
+    if item["type"] == "missing":
+        data[keys[0]] = _STAND_INS[keys[0]] | data.get(keys[0], {})
+        return
+    *parents, last = keys[: 3 if keys[:2] == ["task", "columns"] else 2]  # behind them: names of union members
+    holder = data
+    for key in parents:
+        holder = holder.get(key, {})
+    holder.pop(last, None)
 
 
 def _merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -311,18 +354,18 @@ def _merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]
         below = merged.get(key)
         if isinstance(value, Mapping):
             value = _merged(below if isinstance(below, Mapping) else {}, value)
-        merged[key] = value
+        merged[str(key)] = value
     return merged
 
 
 def _override(raw: dict[str, Any], override: str) -> None:
     path, equals, text = override.partition("=")
     if not equals or not path.strip():
-        raise JobError([Fault("--set", f"expected key.path=value, got {override!r}")])
+        raise JobError([Fault("--set", f"expected key.path=value, got {_shown(override)}")])
     try:
         value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise JobError([Fault("--set", f"expected a YAML value behind {path}=, got {text!r}")]) from error
+    except (yaml.YAMLError, ValueError) as error:
+        raise JobError([Fault("--set", f"expected a YAML value behind {path}=, got {_shown(text)}")]) from error
     *parents, last = path.strip().split(".")
     holder = raw
     for key in parents:
@@ -333,8 +376,15 @@ def _override(raw: dict[str, Any], override: str) -> None:
 
 
 def _shown(value: Any) -> str:
-    text = json.dumps(value, default=str)
+    text = _CREDENTIALS.sub("://***@", json.dumps(value, default=str))
     return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _yaml_fault(error: Exception) -> str:
+    """What is wrong and where, without the faulty line itself, which may hold a password."""
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        return f"{error.problem} (line {error.problem_mark.line + 1}, column {error.problem_mark.column + 1})"
+    return " ".join(str(error).split())
 
 
 def _kind(value: Any) -> str:

@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import queue
+import re
 import threading
 import time
 from collections.abc import Sequence
@@ -170,7 +171,7 @@ class Tracker:
                 self._connection.send_result(self._folder, self._result, int(time.time() * 1000))
                 _write_state(self._folder, self._uri, complete=True)
         except Exception as error:  # a tracking fault, of whatever kind, must not end a run
-            self.problem = " ".join(str(error).split())[:200] or type(error).__name__
+            self.problem = _reason(error)
             return False
         self.problem = None
         return True
@@ -242,8 +243,12 @@ def _translate(call: Any) -> Any:
     try:
         return call()
     except Exception as error:  # MLflow, requests, urllib3 and SQLAlchemy each raise their own
-        reason = " ".join(str(error).split())[:200]
-        raise TrackingError(f"MLflow failed ({type(error).__name__}: {reason}); is its server up?") from error
+        raise TrackingError(f"MLflow failed ({type(error).__name__}: {_reason(error)}); is its server up?") from error
+
+
+def _reason(error: Exception) -> str:
+    """The error in one line, without the credentials that an address may hold."""
+    return re.sub(r"//[^/@\s]*@", "//", " ".join(str(error).split()))[:200] or type(error).__name__
 
 
 def _write_state(folder: Path, uri: str, complete: bool) -> None:

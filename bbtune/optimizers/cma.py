@@ -17,19 +17,19 @@ class CMAES(AskTell):
 
     def __init__(self, dim: int, population_size: int, sigma: float, rng: np.random.Generator) -> None:
         super().__init__(dim, population_size, sigma, rng)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # pycma looks for an optional plotting library
-            import cma
-
         options: dict[str, Any] = {
             "popsize": population_size,
             "CMA_diagonal": self._diagonal,
             "seed": np.nan,  # no global seeding: numbers come from our own generator
             "randn": lambda *shape: rng.standard_normal(shape),
-            "verbose": -9,
-            "signals_filename": None,  # else a file in the working folder could change or stop the search
+            "signals_filename": "",  # pycma would read, and evaluate, a file of the working folder
+            "verbose": -10,
         }
-        self._strategy = cma.CMAEvolutionStrategy(np.zeros(dim) if dim > 1 else [0.0], sigma, options)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of plotting libraries and of pycma's own default options
+            import cma
+
+            self._strategy = cma.CMAEvolutionStrategy(np.zeros(dim), sigma, options)
 
     def _ask(self) -> Array:
         return np.array(self._strategy.ask())

@@ -33,7 +33,7 @@ class Metric:
 
     def __call__(self, truth: Labels, predicted: Labels) -> Values:
         """Value per leading index of label arrays of shape (..., N)."""
-        return np.asarray(_FUNCTIONS[self.name](self, truth, predicted), dtype=np.float64)
+        return np.asarray(METRICS[self.name](self, truth, predicted), dtype=np.float64)
 
 
 def _accuracy(_: Metric, truth: Labels, predicted: Labels) -> Values:
@@ -62,11 +62,12 @@ def _matthews(metric: Metric, truth: Labels, predicted: Labels) -> Values:
     true_counts = np.stack([(truth == c).sum(axis=-1) for c in range(metric.classes)])
     predicted_counts = np.stack([(predicted == c).sum(axis=-1) for c in range(metric.classes)])
     covariance = (truth == predicted).sum(axis=-1) * n - (true_counts * predicted_counts).sum(axis=0)
-    spread = (n**2 - (true_counts**2).sum(axis=0)) * (n**2 - (predicted_counts**2).sum(axis=0))
+    # In floats: the product passes 2**63 from about 55,000 examples on.
+    spread = (n**2 - (true_counts**2).sum(axis=0)).astype(float) * (n**2 - (predicted_counts**2).sum(axis=0))
     return np.asarray(np.where(spread > 0, covariance / np.sqrt(np.maximum(spread, 1)), 0.0))
 
 
-_FUNCTIONS: dict[str, Callable[[Metric, Labels, Labels], Values]] = {
+METRICS: dict[str, Callable[[Metric, Labels, Labels], Values]] = {
     "accuracy": _accuracy,
     "macro_f1": _macro_f1,
     "f1": _f1,
@@ -119,8 +120,8 @@ def gain_with_interval(
 def _bootstrap(statistic: Callable[..., Values], data: tuple[Labels, ...], rng: Any) -> tuple[float, float]:
     from scipy.stats import bootstrap
 
+    value = float(statistic(*data))
     if len(data[0]) < 2:
-        value = float(statistic(*data))
         return value, value
     result = bootstrap(
         data,
@@ -132,4 +133,5 @@ def _bootstrap(statistic: Callable[..., Values], data: tuple[Labels, ...], rng: 
         method="percentile",
         rng=rng,
     )
-    return float(result.confidence_interval.low), float(result.confidence_interval.high)
+    # Rare labels are absent from most resamples of a small test split, which can push all of them to one side.
+    return min(value, float(result.confidence_interval.low)), max(value, float(result.confidence_interval.high))

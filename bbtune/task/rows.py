@@ -84,16 +84,19 @@ def _row_fault(row: Row, columns: Columns, label_of: Callable[[Any], int | None]
         if name is None:
             continue
         if (value := row.values.get(name)) is None:
-            return (
-                f"field {name!r} is missing, the row has {sorted(row.values)}{did_you_mean(name, sorted(row.values))}"
-            )
+            return _missing(name, row)
         if not isinstance(value, str):
             return f"field {name!r}: expected text, got {value!r}"
         if not value.strip():
             return f"field {name!r} is empty"
     if (label := row.values.get(columns.label)) is None:
-        return f"field {columns.label!r} is missing, the row has {sorted(row.values)}"
+        return _missing(columns.label, row)
     return f"unknown label {label!r}" if label_of(label) is None else None
+
+
+def _missing(name: str, row: Row) -> str:
+    present = sorted(key for key, value in row.values.items() if value is not None)
+    return f"field {name!r} is missing, the row has {present}{did_you_mean(name, present)}"
 
 
 def _text(value: str) -> str:
@@ -105,7 +108,7 @@ def _decoded(path: Path) -> str:
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
+        line = error.object.count(b"\n", 0, error.start) + 1
         raise TaskError(f"{path}:{line}: not UTF-8 ({error.reason}); save the file as UTF-8") from error
 
 
@@ -130,15 +133,16 @@ def _read_jsonl(path: Path) -> list[Row]:
 def _read_delimited(path: Path, delimiter: str) -> list[Row]:
     quoting: Literal[0, 3] = 0 if delimiter == "," else 3  # QUOTE_MINIMAL, QUOTE_NONE
     reader = csv.DictReader(io.StringIO(_decoded(path), newline=""), delimiter=delimiter, quoting=quoting, strict=True)
-    rows = []
+    rows, faults = [], []
     try:
         for values in reader:
             place = f"{path}:{reader.line_num}"
             if None in values:
-                raise TaskError(f"{place}: more fields than the {len(reader.fieldnames or [])} of the header")
+                faults.append(f"{place}: more fields than the {len(reader.fieldnames or [])} of the header")
             rows.append(Row(place, dict(values)))
     except csv.Error as error:
         raise TaskError(f"{path}:{reader.line_num}: {error}") from error
+    raise_row_faults(faults)
     return rows
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 from bbtune.errors import TaskError, did_you_mean
 from bbtune.spec import TaskSpec
 from bbtune.task.fewshot import FewShotTable, draw_splits, first_per_label
-from bbtune.task.metrics import Metric
+from bbtune.task.metrics import METRICS, Metric
 from bbtune.task.rows import Columns, Row, read_rows, to_examples
 from bbtune.task.task import Task
 
@@ -76,12 +77,14 @@ def _read_card(folder: Path) -> dict[str, Any]:
         card = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise TaskError(f"{path}: not JSON in UTF-8 ({error})") from error
+    if not isinstance(card, dict):
+        raise TaskError(f"{path}: expected a JSON object, got {card!r}")
     missing = [key for key in ("name", "kind", "labels") if key not in card]
     if missing:
         raise TaskError(f"{path}: lacks {missing}")
     if card["kind"] not in FIELD_NAMES:
         raise TaskError(f"{path}: kind: expected 'single' or 'pair', got {card['kind']!r}")
-    return dict(card)
+    return card
 
 
 def _load_file(name: str, spec: TaskSpec) -> Task:
@@ -117,7 +120,10 @@ def _load_hf(name: str, spec: TaskSpec) -> Task:
 
 def _labelled(split: Any, spec: TaskSpec) -> bool:
     """Whether a split has real labels (the public test splits of GLUE hold -1)."""
-    return spec.columns.label in split.column_names and -1 not in set(split[spec.columns.label])
+    if spec.columns.label not in split.column_names:
+        return False
+    labels = list(split[spec.columns.label])
+    return -1 not in labels and None not in labels
 
 
 def _from_table(
@@ -126,7 +132,7 @@ def _from_table(
     columns = Columns(spec.columns.text, spec.columns.text_b, spec.columns.label)
     values = [row.values.get(columns.label) for row in rows]
     labels = _labels(spec, names or _distinct(values))
-    label_of = _label_reader(labels, values)
+    label_of = _label_reader(labels, values if names is None else [])
     table = FewShotTable(
         rows=to_examples(rows, columns, label_of),
         test=to_examples(test, columns, label_of) if test is not None else None,
@@ -148,7 +154,7 @@ def _from_table(
 def _distinct(values: list[Any]) -> tuple[str, ...]:
     """Label names as they occur, numbers in the order of numbers."""
     names = {str(value) for value in values if value is not None and str(value).strip()}
-    numeric = all(name.lstrip("-").isdigit() for name in names)
+    numeric = all(re.fullmatch(r"-?\d+", name) for name in names)
     return tuple(sorted(names, key=int) if numeric else sorted(names))
 
 
@@ -181,8 +187,10 @@ def make_metric(spec: TaskSpec, labels: tuple[str, ...], name: str | None, posit
         if positive not in labels:
             raise TaskError(f"task.positive_label: expected one of {list(labels)}, got {positive!r}")
         positive = labels.index(positive)
-    if chosen == "f1" and positive is None:
-        raise TaskError("task.positive_label: missing; metric f1 needs the label that counts")
+    if chosen not in METRICS:
+        raise TaskError(f"metric: expected one of {list(METRICS)}, got {chosen!r}{did_you_mean(chosen, list(METRICS))}")
+    if chosen == "f1" and positive not in range(len(labels)):
+        raise TaskError(f"task.positive_label: metric f1 needs the label that counts, one of {list(labels)}")
     return Metric(chosen, len(labels), positive if chosen == "f1" else None)
 
 

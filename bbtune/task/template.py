@@ -19,7 +19,7 @@ class Template:
         kind: ``"single"`` (field ``text``) or ``"pair"`` (fields ``text_a``, ``text_b``).
 
     Raises:
-        TaskError: for an unknown or missing field, or more than one ``{mask}``.
+        TaskError: for an unknown or missing field, a field with a format, or more than one ``{mask}``.
     """
 
     text: str
@@ -43,11 +43,16 @@ class Template:
     def parts(self) -> list[tuple[str, str | None]]:
         """Pairs of literal text and the field that follows it (None at the end)."""
         try:
-            return [(literal, field) for literal, field, _, _ in Formatter().parse(self.text)]
+            pieces = list(Formatter().parse(self.text))
         except ValueError as error:
             raise TaskError(
                 f"template cannot be read ({error}), got {self.text!r}; double braces that are text"
             ) from error
+        if formatted := [field for _, field, form, conversion in pieces if form or conversion]:
+            raise TaskError(
+                f"template fields take no format or conversion, got one at {{{formatted[0]}}} in {self.text!r}"
+            )
+        return [(literal, field) for literal, field, _, _ in pieces]
 
     @property
     def fields(self) -> list[str]:
