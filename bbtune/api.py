@@ -23,7 +23,7 @@ from bbtune.plot import plot_run
 from bbtune.progress import Show
 from bbtune.prompts.space import layer_scales
 from bbtune.result import JOURNAL, PLOT, RESULT, SPEC, TuneResult
-from bbtune.run import Generation, Ledger, Limits, Stopped, run_search
+from bbtune.loop import Generation, Ledger, Limits, Stopped, run_search
 from bbtune.search import BestEver, BlockSearch, Improves
 from bbtune.seeds import generator
 from bbtune.spec import JobSpec, load_job, parse_job, read_job

@@ -161,6 +161,8 @@ class Recorded:
         if self._evaluator is None:
             raise EndOfRecord
         scores = self._evaluator.evaluate(z, split, deadline)
+        if deadline is not None and time.monotonic() > deadline:
+            raise DeadlineReached("the budget of seconds ended inside a generation")
         scores = Scores(scores.loss, scores.metric, scores.logits, scores.examples, self.elapsed_s(), now_ms())
         if self._journal is not None:
             self._journal.append(_record(z, split, scores))

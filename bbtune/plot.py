@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from bbtune.run import Generation
+from bbtune.loop import Generation
 
 
 def plot_run(events: Sequence[Generation], metric: str, title: str, path: Path) -> None:

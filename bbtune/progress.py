@@ -9,7 +9,7 @@ from typing import Protocol, Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, TextColumn
 
-from bbtune.run import Cost, Generation, Limits
+from bbtune.loop import Cost, Generation, Limits
 
 _PLAIN_EVERY_S = 5.0
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bbtune.errors import BbtuneError
-from bbtune.run import Cost
+from bbtune.loop import Cost
 from bbtune.spec import JobSpec, load_job
 from bbtune.task.metrics import Estimate
 

@@ -251,8 +251,12 @@ def parse_job(raw: Mapping[str, Any]) -> tuple[JobSpec | None, list[Fault], set[
         try:
             spec = JobSpec.model_validate(data)
         except ValidationError as error:
-            by_path = {_path(item["loc"]): item for item in reversed(error.errors())}
-            faults += [_fault(item) for path, item in reversed(by_path.items()) if path not in broken]
+            by_path: dict[str, Any] = {}
+            for item in error.errors():  # of the members of a union, the one that came furthest speaks
+                best = by_path.setdefault(_path(item["loc"]), item)
+                if len(item["loc"]) > len(best["loc"]):
+                    by_path[_path(item["loc"])] = item
+            faults += [_fault(item) for path, item in by_path.items() if path not in broken]
             broken |= set(by_path)
             for item in by_path.values():
                 _replace(data, item)
@@ -364,8 +368,8 @@ def _override(raw: dict[str, Any], override: str) -> None:
         raise JobError([Fault("--set", f"expected key.path=value, got {_shown(override)}")])
     try:
         value = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError) as error:
-        raise JobError([Fault("--set", f"expected a YAML value behind {path}=, got {_shown(text)}")]) from error
+    except (yaml.YAMLError, ValueError):
+        value = text  # a template such as "{text} . It was {mask} ." is text, not YAML
     *parents, last = path.strip().split(".")
     holder = raw
     for key in parents:

@@ -19,7 +19,7 @@ from typing import Any
 
 from bbtune.errors import TrackingError
 from bbtune.result import JOURNAL, PLOT, PROMPT, RESULT, SPEC, TuneResult
-from bbtune.run import Generation
+from bbtune.loop import Generation
 from bbtune.spec import JobSpec
 
 STATE = "tracking.json"

@@ -202,8 +202,11 @@ def make_job(tiny_models: dict[str, Path], tiny_task: Path) -> MakeJob:
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[Any]:
     """One local Ray cluster of three logical CPUs for the whole session."""
+    import shutil
+
     import ray
 
+    folder = f"/tmp/bbt{os.getpid()}"
     ray.init(
         address="local",
         num_cpus=3,
@@ -211,7 +214,8 @@ def ray_cluster() -> Iterator[Any]:
         include_dashboard=False,
         log_to_driver=False,
         logging_level="ERROR",
-        _temp_dir=f"/tmp/bbt{os.getpid()}",
+        _temp_dir=folder,
     )
     yield ray
     ray.shutdown()
+    shutil.rmtree(folder, ignore_errors=True)

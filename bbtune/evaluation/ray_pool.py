@@ -17,6 +17,7 @@ from bbtune.spec import EvaluatorsSpec
 
 _PLACEMENT_S = 45.0  # longest wait for Ray to find room for the actors
 _AHEAD = 2  # calls that an actor holds, so that it never waits for the next
+_LONGEST_TEMP = 30  # characters: Ray's unix sockets lie 75 deeper, and their paths end at 107
 _DEATHS = 3  # actors lost in a row, without a result in between, that end the run
 
 Result = NDArray[Any]
@@ -172,9 +173,9 @@ def _start_cluster(ray: Any) -> None:
     if os.environ.get("RAY_ADDRESS"):
         ray.init(**quiet)
         return
-    # Unix sockets have short paths: a deep working folder or TMPDIR would break Ray.
-    folder = tempfile.mkdtemp(prefix="bb", dir="/tmp") if len(tempfile.gettempdir()) > 20 else None
-    ray.init(address="local", include_dashboard=False, object_store_memory=200 * 2**20, _temp_dir=folder, **quiet)
+    if len(tempfile.gettempdir()) > _LONGEST_TEMP:
+        os.environ.setdefault("RAY_TMPDIR", "/tmp")
+    ray.init(address="local", include_dashboard=False, object_store_memory=200 * 2**20, **quiet)
 
 
 def _check_cluster(ray: Any, spec: EvaluatorsSpec) -> None:

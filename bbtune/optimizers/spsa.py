@@ -18,7 +18,8 @@ class SPSA(AskTell):
     """
 
     def __init__(self, dim: int, population_size: int, sigma: float, rng: np.random.Generator) -> None:
-        super().__init__(dim, max(3, population_size - (population_size + 1) % 2), sigma, rng)
+        super().__init__(dim, population_size, sigma, rng)
+        self._population_size = max(3, population_size - (population_size + 1) % 2)
         self._centre = np.zeros(dim)
         self._moment1 = np.zeros(dim)
         self._moment2 = np.zeros(dim)

@@ -59,11 +59,11 @@ def _macro_f1(metric: Metric, truth: Labels, predicted: Labels) -> Values:
 def _matthews(metric: Metric, truth: Labels, predicted: Labels) -> Values:
     """Gorodkin's multi-class coefficient, 0 where it is undefined."""
     n = truth.shape[-1]
-    true_counts = np.stack([(truth == c).sum(axis=-1) for c in range(metric.classes)])
-    predicted_counts = np.stack([(predicted == c).sum(axis=-1) for c in range(metric.classes)])
-    covariance = (truth == predicted).sum(axis=-1) * n - (true_counts * predicted_counts).sum(axis=0)
+    true_counts = np.stack([(truth == c).sum(axis=-1) for c in range(metric.classes)], axis=-1)
+    predicted_counts = np.stack([(predicted == c).sum(axis=-1) for c in range(metric.classes)], axis=-1)
+    covariance = (truth == predicted).sum(axis=-1) * n - (true_counts * predicted_counts).sum(axis=-1)
     # In floats: the product passes 2**63 from about 55,000 examples on.
-    spread = (n**2 - (true_counts**2).sum(axis=0)).astype(float) * (n**2 - (predicted_counts**2).sum(axis=0))
+    spread = (n**2 - (true_counts**2).sum(axis=-1)).astype(float) * (n**2 - (predicted_counts**2).sum(axis=-1))
     return np.asarray(np.where(spread > 0, covariance / np.sqrt(np.maximum(spread, 1)), 0.0))
 
 

@@ -7,6 +7,7 @@ import io
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Literal
 
@@ -132,16 +133,22 @@ def _read_jsonl(path: Path) -> list[Row]:
 
 def _read_delimited(path: Path, delimiter: str) -> list[Row]:
     quoting: Literal[0, 3] = 0 if delimiter == "," else 3  # QUOTE_MINIMAL, QUOTE_NONE
-    reader = csv.DictReader(io.StringIO(_decoded(path), newline=""), delimiter=delimiter, quoting=quoting, strict=True)
-    rows, faults = [], []
+    reader = csv.reader(io.StringIO(_decoded(path), newline=""), delimiter=delimiter, quoting=quoting, strict=True)
+    rows: list[Row] = []
+    faults: list[str] = []
+    header: list[str] = []
+    first_line = 1  # of the record; quoted fields may span several
     try:
         for values in reader:
-            place = f"{path}:{reader.line_num}"
-            if None in values:
-                faults.append(f"{place}: more fields than the {len(reader.fieldnames or [])} of the header")
-            rows.append(Row(place, dict(values)))
+            place, first_line = f"{path}:{first_line}", reader.line_num + 1
+            if not header:
+                header = values
+            elif len(values) > len(header):
+                faults.append(f"{place}: more fields than the {len(header)} of the header")
+            elif values:
+                rows.append(Row(place, dict(zip_longest(header, values))))
     except csv.Error as error:
-        raise TaskError(f"{path}:{reader.line_num}: {error}") from error
+        raise TaskError(f"{path}:{first_line}: {error}") from error
     raise_row_faults(faults)
     return rows
 

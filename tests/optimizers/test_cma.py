@@ -61,7 +61,7 @@ def test_the_candidates_are_those_of_pycma_with_the_same_private_numbers(name: s
 
 def test_the_diagonal_one_goes_another_way() -> None:
     full, diagonal = play(ours("cma")), play(ours("cma-diagonal"))
-    np.testing.assert_array_equal(full[0], diagonal[0])  # both start from the identity
+    np.testing.assert_allclose(full[0], diagonal[0], rtol=1e-4)  # both start from the identity
     assert not np.allclose(full[-1], diagonal[-1])
 
 

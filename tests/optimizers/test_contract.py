@@ -27,6 +27,7 @@ INSTALLED = [*OPTIMIZERS, *(NEVERGRAD if find_spec("nevergrad") else [])]
 
 DIM, POPULATION, SIGMA = 20, 12, 0.3
 TARGET = np.linspace(-1.0, 1.0, DIM)
+REACHES = {"random": 1.0, "nevergrad:DE": 0.5}  # share of the first loss that is left; others: 0.1
 
 
 @dataclass(frozen=True)
@@ -172,7 +173,7 @@ class TestEveryOptimizer:
         optimizer = make(name)
         play(optimizer, 130)
         start, reached = sphere(np.zeros((1, DIM)))[0], sphere(optimizer.best[None])[0]
-        assert reached < start * (1.0 if name == "random" else 0.2)
+        assert reached < start * REACHES.get(name, 0.1)
 
     def test_goes_on_to_ask_finite_candidates_when_all_losses_are_equal(self, name: str) -> None:
         asked = play(make(name), 5, loss=lambda z: np.ones(len(z)))

@@ -1,0 +1,106 @@
+"""What users can rely on, as lists: a change here is a change for them."""
+
+from __future__ import annotations
+
+import inspect
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+import typer.main
+
+import bbtune
+from bbtune.cli import app
+
+NAMES = ["BbtuneError", "JobError", "JobSpec", "TuneResult", "__version__", "load_job", "resume", "run", "validate"]
+
+SIGNATURES = {
+    "load_job": ["path", "overrides"],
+    "resume": ["folder", "evaluators", "show"],
+    "run": ["job", "out", "show"],
+    "validate": ["path", "overrides"],
+}
+
+COMMANDS = {
+    "": ["--version"],
+    "run": ["JOB", "--out", "--set", "--tracking-uri"],
+    "resume": ["FOLDER", "--evaluators"],
+    "show": ["FOLDER"],
+    "validate": ["JOB", "--set"],
+    "predict": ["FOLDER", "TEXTS"],
+    "sync": ["FOLDER", "--tracking-uri"],
+    "models": [],
+    "models get": ["NAME"],
+    "models list": [],
+}
+
+
+def commands(command: Any, name: str = "") -> dict[str, list[str]]:
+    """Arguments and options by command, groups followed."""
+    found = {name: [_shown(parameter) for parameter in command.params]}
+    for below, one in getattr(command, "commands", {}).items():
+        found |= commands(one, f"{name} {below}".strip())
+    return found
+
+
+def _shown(parameter: Any) -> str:
+    options = [option for option in parameter.opts if option.startswith("-")]
+    return "/".join(options + parameter.secondary_opts) or str(parameter.name).upper()
+
+
+def test_the_public_names_are_these() -> None:
+    assert bbtune.__all__ == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_public_name_resolves_to_what_its_module_defines(name: str) -> None:
+    value = getattr(bbtune, name)
+    if name != "__version__":
+        assert value.__name__ == name
+        assert value.__module__.startswith("bbtune.")
+        assert value.__doc__
+
+
+def test_a_public_function_stays_one_whatever_was_used_before() -> None:
+    """A module of the same name would take its place once it is loaded."""
+    use = f"import bbtune; bbtune.TuneResult; assert all(callable(getattr(bbtune, n)) for n in 2 * {list(SIGNATURES)})"
+    done = subprocess.run([sys.executable, "-c", use], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_star_import_gives_the_public_names_and_no_others() -> None:
+    scope: dict[str, Any] = {}
+    exec("from bbtune import *", scope)
+    assert sorted(set(scope) - {"__builtins__"}) == NAMES
+
+
+def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="module 'bbtune' has no attribute 'tune'"):
+        _ = bbtune.tune
+
+
+@pytest.mark.parametrize("name", SIGNATURES)
+def test_the_arguments_of_public_functions_are_these(name: str) -> None:
+    assert list(inspect.signature(getattr(bbtune, name)).parameters) == SIGNATURES[name]
+
+
+def test_the_errors_of_the_package_have_one_base() -> None:
+    from bbtune import errors
+
+    raised = [value for value in vars(errors).values() if inspect.isclass(value) and issubclass(value, Exception)]
+    assert len(raised) > 5
+    assert all(issubclass(error, bbtune.BbtuneError) for error in raised)
+
+
+def test_the_commands_and_their_options_are_these() -> None:
+    assert commands(typer.main.get_command(app)) == COMMANDS
+
+
+def test_every_command_and_option_says_what_it_is() -> None:
+    def silent(command: Any, name: str) -> list[str]:
+        found = [] if command.help else [name]
+        found += [f"{name} {_shown(parameter)}" for parameter in command.params if not getattr(parameter, "help", "")]
+        return found + [text for below, one in getattr(command, "commands", {}).items() for text in silent(one, below)]
+
+    assert silent(typer.main.get_command(app), "bbtune") == []

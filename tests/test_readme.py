@@ -1,0 +1,58 @@
+"""What the README says works."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from bbtune import api, cli
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def test_the_two_lines_are_there_and_ci_runs_exactly_the_second():
+    lines = [line.strip() for line in README.splitlines()]
+    assert "pip install -c constraints.txt -e '.[demo]' && bbtune run jobs/quickstart.yaml" in lines
+    test_line = "pip install -c constraints.txt -e '.[dev]' && pytest"
+    assert test_line in lines
+    assert test_line in (ROOT / ".ci" / "run").read_text().splitlines()
+
+
+def test_the_job_of_the_readme_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rows = ["message,team"]
+    rows += [f"the invoice {i} has a wrong amount,billing\nmy parcel {i} is late,delivery" for i in range(70)]
+    Path("tickets.csv").write_text("\n".join(rows))
+    raw = yaml.safe_load(re.search(r"```yaml\n(.*?)```", README, re.DOTALL).group(1))
+    raw["budget"] = {"evaluations": 21}
+    raw["evaluators"] = {"count": 0}
+    raw["tracking"] = {"enabled": False}
+    result = api.run(raw)
+    assert result.labels == ("billing", "delivery")
+    assert len(list(Path("runs").iterdir())) == 1
+
+
+@pytest.mark.parametrize("text", re.findall(r"^\| `bbtune (\w+)", README, re.MULTILINE))
+def test_every_command_of_the_readme_exists(text):
+    names = {command.name or command.callback.__name__ for command in cli.app.registered_commands}
+    assert text in names | {group.name for group in cli.app.registered_groups}
+
+
+def test_every_link_into_the_project_leads_somewhere():
+    for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
+        for link in re.findall(r"\]\((?!http)([^)#]+)\)", page.read_text()):
+            assert (page.parent / link).exists(), f"{page.name}: {link}"
+
+
+def test_every_key_of_a_job_is_documented():
+    from bbtune.spec import JobSpec
+
+    page = (ROOT / "docs" / "jobs.md").read_text()
+    for part, field in JobSpec.model_fields.items():
+        keys = getattr(field.annotation, "model_fields", None)
+        for key in [f"{part}.{name}" for name in keys] if keys else [part]:
+            assert f"`{key}`" in page, key
