@@ -1,7 +1,7 @@
 """The job as strict, frozen data: read from YAML, overrides or Python; one hash.
 
 Only what can be judged from the job alone is judged here. What needs the data, the tokenizer or the
-model's configuration is judged in :mod:`bbtune.checks`.
+model's configuration is judged in :mod:`bbtune.plan`.
 """
 
 from __future__ import annotations
