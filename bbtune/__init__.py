@@ -12,7 +12,7 @@ _HOMES = {
     "BbtuneError": "bbtune.errors",
     "JobError": "bbtune.errors",
     "JobSpec": "bbtune.spec",
-    "load_job": "bbtune.spec",
+    "load_job": "bbtune.jobfile",
     "TuneResult": "bbtune.result",
     "resume": "bbtune.api",
     "run": "bbtune.api",

@@ -16,17 +16,18 @@ from bbtune.evaluation.base import Pool
 from bbtune.evaluation.evaluator import PromptEvaluator
 from bbtune.evaluation.local import LocalPool
 from bbtune.evaluation.ray_pool import RayPool
+from bbtune.jobfile import load_job, parse_job, read_job
 from bbtune.journal import FORMAT, EndOfRecord, Journal, Record, Recorded, now_ms, read_journal
+from bbtune.loop import Generation, Ledger, Limits, Stopped, run_search
 from bbtune.optimizers import check_optimizer_name, make_optimizer
 from bbtune.plan import Plan, examine, make_plan
 from bbtune.plot import plot_run
 from bbtune.progress import Show
 from bbtune.prompts.space import layer_scales
 from bbtune.result import JOURNAL, PLOT, RESULT, SPEC, TuneResult
-from bbtune.loop import Generation, Ledger, Limits, Stopped, run_search
 from bbtune.search import BestEver, BlockSearch, Improves
 from bbtune.seeds import generator
-from bbtune.spec import JobSpec, load_job, parse_job, read_job
+from bbtune.spec import JobSpec
 from bbtune.task.task import Task
 from bbtune.tracking import RunCard, Tracker, send_all
 from bbtune.versions import git_commit, versions

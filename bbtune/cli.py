@@ -39,7 +39,7 @@ def run(
 ) -> None:
     """Run a job and print its result."""
     from bbtune import api
-    from bbtune.spec import load_job
+    from bbtune.jobfile import load_job
 
     spec = load_job(job, [*(overrides or []), *([f"tracking.uri={tracking_uri}"] if tracking_uri else [])])
     folder = out if out is not None else api.default_folder(spec)
@@ -54,8 +54,8 @@ def resume(
     """Go on with a run that was cut off."""
     from bbtune import api
     from bbtune.errors import JournalError
+    from bbtune.jobfile import load_job
     from bbtune.result import SPEC
-    from bbtune.spec import load_job
 
     if not (folder / SPEC).is_file():
         raise JournalError(f"{folder}: expected a run folder with {SPEC}, found none")

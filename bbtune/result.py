@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bbtune.errors import BbtuneError
+from bbtune.jobfile import load_job
 from bbtune.loop import Cost
-from bbtune.spec import JobSpec, load_job
+from bbtune.spec import JobSpec
 from bbtune.task.metrics import Estimate
 
 RESULT, PROMPT, SPEC, JOURNAL, PLOT = "result.json", "prompt.safetensors", "spec.yaml", "journal.jsonl", "plot.png"

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from bbtune.errors import TrackingError
-from bbtune.result import JOURNAL, PLOT, PROMPT, RESULT, SPEC, TuneResult
 from bbtune.loop import Generation
+from bbtune.result import JOURNAL, PLOT, PROMPT, RESULT, SPEC, TuneResult
 from bbtune.spec import JobSpec
 
 STATE = "tracking.json"

@@ -28,7 +28,8 @@ from transformers import (
     RobertaForMaskedLM,
 )
 
-from bbtune.spec import JobSpec, parse_job
+from bbtune.jobfile import parse_job
+from bbtune.spec import JobSpec
 
 CORPUS = [
     "the parcel is late and the box was bad",

@@ -31,7 +31,9 @@ def test_every_optimizer_runs_a_job(optimizer, blocks, make_job, tmp_path):
 def test_every_kind_of_model_takes_every_kind_of_prompt(family, kind, make_job, tmp_path):
     task = DESCRIBED if family == "encoder" else {}
     api.run(make_job(family, prompt={"kind": kind}, task=task, budget={"evaluations": 13}), tmp_path / "run")
-    calls = [r for r in read_journal(tmp_path / "run" / "journal.jsonl") if r["event"] == "scores" and r["split"] == "train"]
+    calls = [
+        r for r in read_journal(tmp_path / "run" / "journal.jsonl") if r["event"] == "scores" and r["split"] == "train"
+    ]
     assert [len(call["loss"]) for call in calls] == [1, 4, 4, 4]
     assert all(len(set(call["loss"])) == len(call["loss"]) for call in calls)  # every candidate matters
 

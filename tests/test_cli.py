@@ -14,7 +14,9 @@ from bbtune.errors import BbtuneError
 JOBS = sorted((Path(__file__).parents[1] / "jobs").glob("*.yaml"))
 
 
-def invoke(capsys: pytest.CaptureFixture[str], *arguments: object, monkeypatch: pytest.MonkeyPatch) -> tuple[int, str, str]:
+def invoke(
+    capsys: pytest.CaptureFixture[str], *arguments: object, monkeypatch: pytest.MonkeyPatch
+) -> tuple[int, str, str]:
     """Exit code, standard output and standard error of ``bbtune ARGUMENTS``, through the real entry point."""
     monkeypatch.setattr("sys.argv", ["bbtune", *map(str, arguments)])
     with pytest.raises(SystemExit) as ending:
@@ -48,7 +50,15 @@ def finished(make_job, tmp_path_factory):
 def test_run_prints_the_result_in_words_and_leaves_the_files(bbtune, job, tmp_path):
     code, out, err = bbtune("run", job, "--out", tmp_path / "run", "--set", "budget.evaluations=13")
     assert code == 0, err
-    for words in ("95 % intervals", "majority", "zero-shot", "tuned", "gain", "13 evaluations", "stopped by budget.evaluations"):
+    for words in (
+        "95 % intervals",
+        "majority",
+        "zero-shot",
+        "tuned",
+        "gain",
+        "13 evaluations",
+        "stopped by budget.evaluations",
+    ):
         assert words in out
     left = {path.name for path in (tmp_path / "run").iterdir()}
     assert left == {"spec.yaml", "journal.jsonl", "result.json", "prompt.safetensors", "plot.png"}
@@ -206,7 +216,7 @@ def test_models_that_nobody_published_are_refused(bbtune):
 
 @pytest.mark.parametrize("path", JOBS, ids=lambda path: path.stem)
 def test_every_job_file_is_a_job(path, monkeypatch):
-    from bbtune.spec import load_job
+    from bbtune.jobfile import load_job
 
     monkeypatch.setenv("BBTUNE_DATA", "/data")
     assert load_job(path).name

@@ -22,6 +22,7 @@ LAYERS: list[set[str]] = [
     {"bbtune"},
     {"errors", "seeds", "presets", "versions"},
     {"spec", "optimizers"},
+    {"jobfile"},
     {"task", "search"},
     {"backbone"},
     {"prompts", "plan"},

@@ -20,9 +20,9 @@ from hypothesis import strategies as st
 from bbtune.errors import DeadlineReached, JournalError
 from bbtune.evaluation.base import Scores, Split
 from bbtune.journal import FORMAT, EndOfRecord, Journal, Record, Recorded, read_journal, z_digest
+from bbtune.loop import Generation, Ledger, Limits, Stopped, run_search
 from bbtune.optimizers import make_optimizer
 from bbtune.optimizers.base import Array
-from bbtune.loop import Generation, Ledger, Limits, Stopped, run_search
 from bbtune.search import BlockSearch, Improves
 from bbtune.seeds import generator
 

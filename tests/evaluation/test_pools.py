@@ -33,7 +33,9 @@ def trace(folder: Any) -> list[dict[str, Any]]:
 def hosts() -> list[int]:
     """Process ids of the evaluator actors that this process started."""
     children = psutil.Process().children(recursive=True)
-    return sorted(child.pid for child in children if child.cmdline()[:1] and child.cmdline()[0].startswith("ray::_Host"))
+    return sorted(
+        child.pid for child in children if child.cmdline()[:1] and child.cmdline()[0].startswith("ray::_Host")
+    )
 
 
 class Saboteur:
