@@ -95,7 +95,7 @@ def test_budgets_of_examples_hold(make_job, tmp_path):
 
 
 def test_overflowing_states_are_an_error_not_a_bad_prompt(make_job, tmp_path):
-    with pytest.raises(EvaluationError, match="lower method.alpha"):
+    with pytest.raises(EvaluationError, match=r"lower method.alpha"):
         api.run(make_job("gpt2", method={"alpha": 1e38}), tmp_path / "run")
 
 

@@ -548,5 +548,5 @@ def test_read_job_gives_what_could_be_read_beside_the_faults(tmp_path: Path) -> 
 def test_a_key_given_twice_is_told_with_its_line(tmp_path):
     path = tmp_path / "job.yaml"
     path.write_text("budget: {evaluations: 100}\ntask: {source: builtin:support}\nbudget: {evaluations: 200}\n")
-    with pytest.raises(JobError, match="the key 'budget' is given twice .line 3, column 1"):
+    with pytest.raises(JobError, match=r"the key 'budget' is given twice .line 3, column 1"):
         read_job(path)

