@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,8 +48,8 @@ class Generation:
     """What one turn of the loop did.
 
     Attributes:
-        number: 0 for the starting point.
-        block: that was searched, None at the starting point.
+        number: of calls on the train split so far; the first may be of the starting point alone.
+        block: that was searched, None before the first and at the starting point.
         loss: lowest train loss of this generation, best_loss of all so far (None before the first).
         dev: of the incumbent, None where it is the same as before.
         dev_metric: of the selected incumbent.
@@ -96,6 +96,10 @@ class Ledger:
         cost = self.cost
         self._counted_at = time.monotonic()
         self.cost = Cost(cost.evaluations + evaluations, cost.examples + scores.examples, scores.elapsed_s)
+
+    def spend_all_seconds(self) -> None:
+        """Count the generation that the deadline cut off: it used up the seconds, though nothing came of it."""
+        self.cost = replace(self.cost, seconds=self._limits.seconds or self.cost.seconds)
 
     def refusal(self, candidates: int) -> str | None:
         """The limit that a generation of so many candidates, and a judgement after it, would break."""
@@ -166,4 +170,5 @@ def run_search(search: BlockSearch, evaluator: Evaluator, ledger: Ledger) -> Ite
             best_loss = best if best_loss is None else min(best, best_loss)
     except DeadlineReached:
         reason = "budget.seconds"
+        ledger.spend_all_seconds()
     yield Stopped(reason, ledger.cost, selection.z, selection.best)

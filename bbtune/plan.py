@@ -82,11 +82,24 @@ def examine(spec: JobSpec, broken: set[str]) -> tuple[Plan | None, Task | None, 
     if task is None or card is None or template is None or words is None or layers is None:
         return None, task, card, _unbroken(faults, broken)
     plan = Plan(spec, task.kind, template, words, layers, task.train, task.dev)
+    faults += _budget_faults(spec, task)
     try:
         plan.encoder(card, with_prompt=True).row(max(task.train, key=lambda e: len(e.text)))
     except BackboneError as error:
         faults.append(Fault("", str(error)))
     return plan, task, card, _unbroken(faults, broken)
+
+
+def _budget_faults(spec: JobSpec, task: Task) -> list[Fault]:
+    """A budget of examples must hold one generation, and dev before and after it."""
+    candidates = spec.method.population + (spec.method.accept == "improves")
+    need = candidates * len(task.train) + 2 * len(task.dev)
+    if spec.budget.examples is None or spec.budget.examples >= need:
+        return []
+    sizes = f"{candidates} candidates on {len(task.train)} train examples, dev of {len(task.dev)} twice"
+    return [
+        Fault("budget.examples", f"expected at least one generation, {need} ({sizes}), got {spec.budget.examples}")
+    ]
 
 
 def _unbroken(faults: list[Fault], broken: set[str]) -> list[Fault]:

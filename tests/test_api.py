@@ -82,6 +82,8 @@ def test_a_budget_of_seconds_ends_a_run(make_job, tmp_path):
     result = api.run(job, tmp_path / "run")
     assert result.stop_reason == "budget.seconds"
     assert result.cost.seconds <= 1.0
+    events = read_journal(tmp_path / "run" / "journal.jsonl")
+    assert sum(len(r["loss"]) for r in events if r["event"] == "scores" and r["split"] == "train") > 8
     (tmp_path / "run" / "result.json").unlink()
     again = api.resume(tmp_path / "run")
     assert np.array_equal(again.z, result.z)
