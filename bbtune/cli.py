@@ -133,7 +133,8 @@ def _shown(spec: Any, folder: Path, work: Callable[[Any], Any]) -> None:
     from bbtune.progress import make_show
 
     console = Console(stderr=True)
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    signal.signal(signal.SIGTERM, _interrupt)  # and SIGINT, which a shell has background jobs ignore
+    signal.signal(signal.SIGINT, _interrupt)
     try:
         with make_show(console, limits(spec)) as view:
             result = work(view)
@@ -142,6 +143,10 @@ def _shown(spec: Any, folder: Path, work: Callable[[Any], Any]) -> None:
         raise typer.Exit(130) from None
     typer.echo(result.summary())
     typer.echo(f"run folder: {folder}")
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def main() -> None:

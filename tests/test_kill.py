@@ -70,12 +70,16 @@ def test_a_killed_run_resumes_to_the_result_of_an_uninterrupted_one(family, kill
     assert final(cut) == final(whole)
 
 
-def test_an_interrupted_run_says_how_to_go_on(make_job, tmp_path):
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
+def test_an_interrupted_run_says_how_to_go_on(sent, make_job, tmp_path):
     job = write_job(make_job("bert", budget={"evaluations": 100_000}), tmp_path / "job.yaml")
-    process = subprocess.Popen(command("run", job, "--out", str(tmp_path / "run")), stderr=subprocess.PIPE, text=True)
+    ignoring = ["sh", "-c", 'trap "" INT; exec "$@"', "sh"]  # as shells start background jobs
+    process = subprocess.Popen(
+        [*ignoring, *command("run", job, "--out", str(tmp_path / "run"))], stderr=subprocess.PIPE, text=True
+    )
     while lines(tmp_path / "run") < 5:
         time.sleep(0.02)
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(sent)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert f"go on with: bbtune resume {tmp_path / 'run'}" in errors

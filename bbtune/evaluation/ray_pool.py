@@ -50,7 +50,7 @@ class RayPool:
             _check_cluster(ray, self._spec)
             self._actors = [self._new_actor() for _ in range(self._spec.count)]
             self._await_placement()
-            self._get([actor.load.remote(self._plan) for actor in self._actors])
+            self._load(self._actors)
         except BaseException:
             self.close()
             raise
@@ -92,7 +92,7 @@ class RayPool:
 
     def process_ids(self) -> list[int]:
         """Process id of each actor."""
-        return [int(pid) for pid in self._get([actor.process_id.remote() for actor in self._actors])]
+        return [int(pid) for pid in self._ray.get([actor.process_id.remote() for actor in self._actors])]
 
     def _new_actor(self) -> Any:
         options = {"num_cpus": self._spec.cpus, "num_gpus": self._spec.gpus, "max_restarts": 0}
@@ -107,8 +107,8 @@ class RayPool:
         self._actors[actor] = self._new_actor()
         try:
             self._await_placement()
-            self._get([self._actors[actor].load.remote(self._plan)])
-        except self._ray.exceptions.RayActorError as error:
+            self._load([self._actors[actor]])
+        except _DiedLoading as error:
             self._replace(actor, deaths + 1, error)
 
     def _await_placement(self) -> None:
@@ -121,11 +121,19 @@ class RayPool:
                 "lower evaluators.count, or wait until other work ends"
             )
 
-    def _get(self, references: list[Any]) -> list[Any]:
+    def _load(self, actors: list[Any]) -> None:
         try:
-            return list(self._ray.get(references))
+            self._ray.get([actor.load.remote(self._plan) for actor in actors])
         except self._ray.exceptions.RayTaskError as error:
             raise _translated(error) from error
+        except self._ray.exceptions.RayActorError as error:
+            raise _DiedLoading(
+                "an evaluator died while it loaded the model (out of memory?); lower evaluators.count or use a smaller model"
+            ) from error
+
+
+class _DiedLoading(EvaluationError):
+    """An actor was lost before it could answer its first call."""
 
 
 class _Host:
@@ -170,8 +178,14 @@ def _ray() -> Any:
 
 def _start_cluster(ray: Any) -> None:
     quiet = {"log_to_driver": False, "logging_level": "ERROR"}
-    if os.environ.get("RAY_ADDRESS"):
-        ray.init(**quiet)
+    if address := os.environ.get("RAY_ADDRESS"):
+        try:
+            ray.init(**quiet)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise ResourcesError(
+                f"no Ray cluster answers at RAY_ADDRESS={address} ({str(error).strip().splitlines()[0]}); "
+                "start it, correct the address, or unset it for a cluster of this process"
+            ) from error
         return
     if len(tempfile.gettempdir()) > _LONGEST_TEMP:
         os.environ.setdefault("RAY_TMPDIR", "/tmp")
