@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import tempfile
 import time
 from collections import deque
@@ -16,6 +17,7 @@ from bbtune.plan import Plan
 from bbtune.spec import EvaluatorsSpec
 
 _PLACEMENT_S = 45.0  # longest wait for Ray to find room for the actors
+_PROBE_S = 5.0
 _AHEAD = 2  # calls that an actor holds, so that it never waits for the next
 _LONGEST_TEMP = 30  # characters: Ray's unix sockets lie 75 deeper, and their paths end at 107
 _DEATHS = 3  # actors lost in a row, without a result in between, that end the run
@@ -163,7 +165,7 @@ def _translated(error: Any) -> BbtuneError:
     cause = getattr(error, "cause", None)
     if isinstance(cause, BbtuneError):
         return cause
-    return EvaluationError(f"an evaluator failed: {str(cause or error).strip().splitlines()[-1]}")
+    return EvaluationError(f"an evaluator failed: {_last_line(cause or error)}")
 
 
 def _ray() -> Any:
@@ -180,16 +182,32 @@ def _start_cluster(ray: Any) -> None:
     quiet = {"log_to_driver": False, "logging_level": "ERROR"}
     if address := os.environ.get("RAY_ADDRESS"):
         try:
+            _probe(address)
             ray.init(**quiet)
-        except (ConnectionError, RuntimeError, ValueError) as error:
+        except (OSError, RuntimeError, ValueError) as error:
             raise ResourcesError(
-                f"no Ray cluster answers at RAY_ADDRESS={address} ({str(error).strip().splitlines()[0]}); "
+                f"no Ray cluster answers at RAY_ADDRESS={address} ({_first_line(error)}); "
                 "start it, correct the address, or unset it for a cluster of this process"
             ) from error
         return
     if len(tempfile.gettempdir()) > _LONGEST_TEMP:
         os.environ.setdefault("RAY_TMPDIR", "/tmp")
     ray.init(address="local", include_dashboard=False, object_store_memory=200 * 2**20, **quiet)
+
+
+def _probe(address: str) -> None:
+    """Knock at host:port, because Ray itself waits five minutes for a cluster that is not there."""
+    host, colon, port = address.rpartition(":")
+    if colon and port.isdigit() and "/" not in host:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_PROBE_S).close()
+
+
+def _first_line(error: Any) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def _last_line(error: Any) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1]
 
 
 def _check_cluster(ray: Any, spec: EvaluatorsSpec) -> None:
