@@ -82,16 +82,22 @@ def examine(spec: JobSpec, broken: set[str]) -> tuple[Plan | None, Task | None, 
     if task is None or card is None or template is None or words is None or layers is None:
         return None, task, card, _unbroken(faults, broken)
     plan = Plan(spec, task.kind, template, words, layers, task.train, task.dev)
-    faults += _budget_faults(spec, task)
+    faults += _budget_faults(spec, task, plan)
     try:
-        plan.encoder(card, with_prompt=True).row(max(task.train, key=lambda e: len(e.text)))
+        longest = max((*task.train, *task.dev, *task.test), key=lambda e: len(e.text) + len(e.text_b or ""))
+        plan.encoder(card, with_prompt=True).row(longest)
     except BackboneError as error:
         faults.append(Fault("", str(error)))
     return plan, task, card, _unbroken(faults, broken)
 
 
-def _budget_faults(spec: JobSpec, task: Task) -> list[Fault]:
-    """A budget of examples must hold one generation, and dev before and after it."""
+def _budget_faults(spec: JobSpec, task: Task, plan: Plan) -> list[Fault]:
+    """A budget must hold one sweep where only whole ones run, or one generation, and dev before and after it."""
+    layers = len(plan.layers) if spec.method.blocks == "layerwise" else 1
+    sweep = spec.method.population * layers
+    if spec.method.schedule == "whole-sweeps" and (spec.budget.evaluations or sweep) < sweep:
+        words = f"one sweep, {sweep} ({spec.method.population} candidates for each of {layers} blocks)"
+        return [Fault("budget.evaluations", f"expected at least {words}, got {spec.budget.evaluations}")]
     candidates = spec.method.population + (spec.method.accept == "improves")
     need = candidates * len(task.train) + 2 * len(task.dev)
     if spec.budget.examples is None or spec.budget.examples >= need:
@@ -103,7 +109,13 @@ def _budget_faults(spec: JobSpec, task: Task) -> list[Fault]:
 
 
 def _unbroken(faults: list[Fault], broken: set[str]) -> list[Fault]:
-    return [fault for fault in faults if fault.path not in broken]
+    """Faults that do not rest on a place that is known to be at fault."""
+
+    def rests(path: str) -> bool:
+        known = {b for b in broken if path != "task" or not b.startswith(("task.template", "task.label_words"))}
+        return any(b == path or b.startswith((f"{path}.", f"{path}[")) for b in known)
+
+    return [fault for fault in faults if not rests(fault.path)]
 
 
 def _template(spec: JobSpec, task: Task | None, card: ModelCard | None, faults: list[Fault]) -> Template | None:
@@ -164,7 +176,6 @@ def _label_words(
         faults.append(Fault("task.label_words", f"expected {expected}, got {len(words)}"))
         return None
     if card is not None and card.kind != "sentence-encoder":
-        follows = template is None or template.mask_follows_space or not template.has_mask
-        _, wrong = label_token_ids(words, card.tokenizer, follows)
+        _, wrong = label_token_ids(words, card.tokenizer, template is None or template.word_follows_space)
         faults += [Fault("task.label_words", sentence) for sentence in wrong]
     return words

@@ -45,7 +45,7 @@ FOREIGN = {
     "errors": set(),
     "seeds": {"numpy"},
 }
-HOMES = {"mlflow": {"tracking.py"}, "ray": {"evaluation/ray_pool.py"}, "cma": {"optimizers/cma.py"}}
+HOMES = {"mlflow": {"tracking.py"}, "ray": {"evaluation/ray_cluster.py"}, "cma": {"optimizers/cma.py"}}
 HEAVY = ["torch", "ray", "mlflow", "cma", "nevergrad", "transformers", "scipy", "matplotlib", "pandas"]
 
 

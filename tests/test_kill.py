@@ -70,9 +70,13 @@ def test_a_killed_run_resumes_to_the_result_of_an_uninterrupted_one(family, kill
     assert final(cut) == final(whole)
 
 
-@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
-def test_an_interrupted_run_says_how_to_go_on(sent, make_job, tmp_path):
-    job = write_job(make_job("bert", budget={"evaluations": 100_000}), tmp_path / "job.yaml")
+@pytest.mark.parametrize(
+    ("sent", "count"),
+    [(signal.SIGTERM, 0), (signal.SIGINT, 0), pytest.param(signal.SIGTERM, 1, marks=pytest.mark.ray)],
+)
+def test_an_interrupted_run_says_how_to_go_on(sent, count, make_job, tmp_path):
+    spec = make_job("bert", budget={"evaluations": 100_000}, evaluators={"count": count})
+    job = write_job(spec, tmp_path / "job.yaml")
     ignoring = ["sh", "-c", 'trap "" INT; exec "$@"', "sh"]  # as shells start background jobs
     process = subprocess.Popen(
         [*ignoring, *command("run", job, "--out", str(tmp_path / "run"))], stderr=subprocess.PIPE, text=True

@@ -12,6 +12,9 @@ from bbtune.backbone.encoding import Batch
 from bbtune.backbone.frozen import Edit, FrozenModel
 
 
+_AT_ONCE = 2**27  # hidden states held at a time, as float32: half a GiB; a large model takes several passes
+
+
 def clipped_std(values: Tensor) -> float:
     """Standard deviation after clipping to mean +- 3 std, five times, as the BBTv2 code does."""
     values = values.double()
@@ -28,9 +31,14 @@ def layer_stds(model: FrozenModel, batches: Sequence[Batch], edits: dict[int, Ed
         batches: the train examples.
         edits: what stands in the place of the prompt while measuring.
     """
-    seen: list[list[Tensor]] = [[] for _ in model.layers]
-    for batch in batches:
-        real = batch.mask.bool().to(model.embeddings.device)
-        for layer, hidden in enumerate(model.entering(batch, edits)):
-            seen[layer].append(hidden[real].flatten().cpu().float())
-    return np.array([clipped_std(torch.cat(values)) for values in seen])
+    numbers = sum(int(batch.mask.sum()) for batch in batches) * model.hidden_size
+    at_once = max(1, _AT_ONCE // numbers)
+    stds: list[float] = []
+    for first in range(0, len(model.layers), at_once):
+        seen: list[list[Tensor]] = [[] for _ in model.layers[first : first + at_once]]
+        for batch in batches:
+            real = batch.mask.bool().to(model.embeddings.device)
+            for values, hidden in zip(seen, model.entering(batch, edits)[first:], strict=False):
+                values.append(hidden[real].flatten().cpu().float())
+        stds += [clipped_std(torch.cat(values)) for values in seen]
+    return np.array(stds)

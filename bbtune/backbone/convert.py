@@ -23,7 +23,7 @@ def gguf_to_safetensors(gguf: Path, folder: Path) -> None:
         model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
     except (ImportError, ValueError) as error:
-        raise BackboneError(f"reading {gguf.name} failed ({error}); pip install 'bbtune[gguf]'") from error
+        raise BackboneError(f"reading {gguf.name} failed ({error}); pip install gguf accelerate") from error
     config = model.config
     config.architectures = [type(model).__name__]
     config.__dict__.pop("quantization_config", None)  # the weights are plain numbers now

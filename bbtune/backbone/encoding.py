@@ -13,6 +13,7 @@ from bbtune.errors import BackboneError
 from bbtune.task.task import Example
 from bbtune.task.template import Template
 
+_OFFSETS: dict[str, Any] = {"add_special_tokens": False, "return_offsets_mapping": True}
 _FIRST_PLACEHOLDER = 1000  # the official BBTv2 code fills prompts with the ids 1000, 1001, ...
 
 
@@ -40,6 +41,8 @@ def prompt_token_ids(tokenizer: Any, text: str | None, tokens: int | None) -> li
         first = min(_FIRST_PLACEHOLDER, max(0, len(tokenizer) - count))
         return [(first + i) % len(tokenizer) for i in range(count)]
     ids = list(tokenizer(text, add_special_tokens=False)["input_ids"])
+    if not ids:
+        raise BackboneError(f"prompt.text: expected text with at least one token, got {text!r}")
     if tokens is not None and len(ids) > tokens:
         raise BackboneError(
             f"prompt.tokens: expected at least the {len(ids)} tokens of prompt.text, got {tokens}; "
@@ -91,8 +94,7 @@ class Encoder:
             excess = len(ids) - self._max_tokens
             if excess <= 0:
                 return ids
-            longest = max(values, key=lambda name: len(values[name]))
-            values[longest] = self._cut(values[longest], excess)
+            values |= self._shortened(values, excess)
 
     def batch(self, rows: Sequence[list[int]]) -> Batch:
         """Pad rows on the right."""
@@ -117,15 +119,21 @@ class Encoder:
         ids = list(self._tokenizer(text)["input_ids"])
         return [*ids[: self.leading], *self._prompt_ids, *ids[self.leading :]]
 
-    def _cut(self, text: str, excess: int) -> str:
-        ids = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-        kept = len(ids["input_ids"]) - excess
-        if kept < 1:
+    def _shortened(self, values: dict[str, str], excess: int) -> dict[str, str]:
+        """The longest text cut at its end, by as many tokens as it is longer than the other, or by all the excess."""
+        starts = {
+            name: [start for start, _ in self._tokenizer(text, **_OFFSETS)["offset_mapping"]]
+            for name, text in values.items()
+        }
+        *others, longest = sorted(starts, key=lambda name: len(starts[name]))
+        lead = min((len(starts[longest]) - len(starts[other]) for other in others), default=excess)
+        kept = len(starts[longest]) - min(excess, max(1, lead))
+        if kept < 1 or starts[longest][kept] == 0:
             raise BackboneError(
                 f"backbone.max_tokens: expected room for prompt, template and some text, got {self._max_tokens}; "
                 "raise it, or shorten prompt or template"
             )
-        return text[: ids["offset_mapping"][kept - 1][1]]
+        return {longest: values[longest][: starts[longest][kept]]}
 
     def _without_specials(self, text: str) -> str:
         for token in self._tokenizer.all_special_tokens:

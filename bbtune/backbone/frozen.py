@@ -152,7 +152,8 @@ def load_frozen(card: ModelCard, spec: BackboneSpec) -> FrozenModel:
             use_safetensors=None if card.files.gguf or spec.allow_pickle else True,
             **card.files.arguments(spec),
         )
-    except Exception as error:  # transformers and the hub raise many kinds
+        model = model.to(spec.device)
+    except Exception as error:  # transformers, the hub and CUDA raise many kinds
         reason = " ".join(str(error).split())[:300]
         raise BackboneError(f"backbone.model: the weights of {spec.model} cannot be read ({reason})") from error
-    return FrozenModel(card, model.to(spec.device), spec.temperature)
+    return FrozenModel(card, model, spec.temperature)

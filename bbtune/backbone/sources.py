@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -15,9 +17,6 @@ from bbtune.backbone.fetch import cached_model
 from bbtune.backbone.quiet import quiet_transformers
 from bbtune.errors import BackboneError
 from bbtune.spec import BackboneSpec
-
-KINDS = ("masked-lm", "causal-lm", "sentence-encoder")
-
 
 @dataclass(frozen=True)
 class ModelFiles:
@@ -104,6 +103,14 @@ class ModelCard:
     kind: str
 
     @property
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) of the configuration and the names and sizes of the local files."""
+        folder = self.files.folder
+        sizes = {} if folder is None else {p.name: p.stat().st_size for p in sorted(folder.iterdir()) if p.is_file()}
+        said = [self.files.name if folder is None else "", self.files.revision, self.config.to_dict(), sizes]
+        return hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode()).hexdigest()
+
+    @property
     def layer_count(self) -> int:
         """Number of layers L of the model."""
         return int(self.config.num_hidden_layers)
@@ -143,13 +150,22 @@ def _kind_of(files: ModelFiles, config: Any) -> str:
         return "masked-lm"
     if files.gguf or any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in names):
         return "causal-lm"
+    if names and not any(name.endswith("Model") for name in names):
+        raise BackboneError(
+            f"backbone.model: {files.name} is a {names[0]}, expected a masked or causal language model or a bare encoder"
+        )
     folder = files.folder
-    if folder and (folder / "modules.json").is_file():
-        types = [module.get("type", "") for module in json.loads((folder / "modules.json").read_text(encoding="utf-8"))]
-        pooling = json.loads((folder / "1_Pooling/config.json").read_text(encoding="utf-8"))
-        if not pooling.get("pooling_mode_mean_tokens") or any(kind.endswith(".Dense") for kind in types):
-            raise BackboneError(f"backbone.model: {files.name} does not pool by the plain mean, the only way supported")
+    if folder and (folder / "modules.json").is_file() and not _pools_by_mean(folder):
+        raise BackboneError(f"backbone.model: {files.name} does not pool by the plain mean, the only way supported")
     return "sentence-encoder"
+
+
+def _pools_by_mean(folder: Path) -> bool:
+    modules = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
+    pooling = folder / "1_Pooling" / "config.json"
+    if any(str(module.get("type", "")).endswith(".Dense") for module in modules) or not pooling.is_file():
+        return False
+    return bool(json.loads(pooling.read_text(encoding="utf-8")).get("pooling_mode_mean_tokens"))
 
 
 def _kind_fault(spec: BackboneSpec, card: ModelCard) -> str:
@@ -167,7 +183,7 @@ def _kind_fault(spec: BackboneSpec, card: ModelCard) -> str:
 def _load_fault(model: str, error: Exception) -> str:
     reason = " ".join(str(error).split())[:300]
     if isinstance(error, ImportError) or ("gguf" in reason and "install" in reason):
-        return f"backbone.model: reading {model} needs another package ({reason}); for GGUF: pip install 'bbtune[gguf]'"
+        return f"backbone.model: reading {model} needs another package ({reason}); for GGUF: pip install gguf accelerate"
     advice = "check the name and the network" if model.startswith("hf:") else "check the files in that folder"
     return f"backbone.model: {model} cannot be read ({type(error).__name__}: {reason}); {advice}"
 
@@ -179,8 +195,8 @@ def check_memory(card: ModelCard, spec: BackboneSpec, copies: int) -> None:
         BackboneError: if ``copies`` of the weights need more memory than the machine has free.
     """
     folder = card.files.folder
-    if folder is None or spec.device != "cpu":
-        return
+    if folder is None or spec.device != "cpu" or os.environ.get("RAY_ADDRESS"):
+        return  # of the hub, of a GPU, or of other machines: not known here
     on_disk = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
     if card.files.gguf:  # a quantised weight takes 4 to 8 bits on disk
         on_disk = (folder / card.files.gguf).stat().st_size * 4

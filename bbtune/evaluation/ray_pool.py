@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
-import tempfile
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -13,13 +11,13 @@ from typing import Any
 from numpy.typing import NDArray
 
 from bbtune.errors import BbtuneError, DeadlineReached, EvaluationError, ResourcesError
+from bbtune.evaluation.ray_cluster import import_ray, start_cluster
 from bbtune.plan import Plan
 from bbtune.spec import EvaluatorsSpec
 
 _PLACEMENT_S = 45.0  # longest wait for Ray to find room for the actors
-_PROBE_S = 5.0
 _AHEAD = 2  # calls that an actor holds, so that it never waits for the next
-_LONGEST_TEMP = 30  # characters: Ray's unix sockets lie 75 deeper, and their paths end at 107
+_FEWER = "lower evaluators.count (of a begun run: bbtune resume DIR --evaluators N)"
 _DEATHS = 3  # actors lost in a row, without a result in between, that end the run
 
 Result = NDArray[Any]
@@ -40,18 +38,20 @@ class RayPool:
     """
 
     def __init__(self, plan: Plan) -> None:
-        ray = _ray()
+        ray = import_ray()
         self._ray = ray
         self._spec = plan.spec.evaluators
+        faults = ray.exceptions
+        self._lost = (faults.RayActorError, faults.OutOfMemoryError, faults.NodeDiedError, faults.ObjectLostError)
         self._owns_cluster = not ray.is_initialized()
         if self._owns_cluster:
-            _start_cluster(ray)
+            start_cluster(ray)
         self._plan = ray.put(plan)
         self._actors: list[Any] = []
         try:
             _check_cluster(ray, self._spec)
             self._actors = [self._new_actor() for _ in range(self._spec.count)]
-            self._await_placement()
+            self._await_placement(self._actors)
             self._load(self._actors)
         except BaseException:
             self.close()
@@ -75,12 +75,12 @@ class RayPool:
             try:
                 results[call] = self._ray.get(done[0])
                 deaths = 0
-            except self._ray.exceptions.RayActorError as error:
+            except self._lost as error:
                 lost = [ref for ref, (_, holder) in flying.items() if holder == actor]
                 waiting.extendleft(sorted([call, *(flying.pop(ref)[0] for ref in lost)], reverse=True))
                 deaths += 1
                 self._replace(actor, deaths, error)
-            except self._ray.exceptions.RayTaskError as error:
+            except self._ray.exceptions.RayError as error:
                 raise _translated(error) from error
         return [results[call] for call in range(len(calls))]
 
@@ -104,34 +104,34 @@ class RayPool:
         if deaths >= _DEATHS:
             raise EvaluationError(
                 f"{deaths} evaluators in a row died before they gave a result (out of memory?); nothing is lost: "
-                "lower evaluators.count or use a smaller model, then bbtune resume"
+                f"{_FEWER} or use a smaller model, then bbtune resume"
             ) from cause
         self._actors[actor] = self._new_actor()
         try:
-            self._await_placement()
+            self._await_placement([self._actors[actor]])
             self._load([self._actors[actor]])
         except _DiedLoading as error:
             self._replace(actor, deaths + 1, error)
 
-    def _await_placement(self) -> None:
-        pings = [actor.process_id.remote() for actor in self._actors]
+    def _await_placement(self, actors: list[Any]) -> None:
+        pings = [actor.process_id.remote() for actor in actors]
         placed, missing = self._ray.wait(pings, num_returns=len(pings), timeout=_PLACEMENT_S)
         if missing:
             raise ResourcesError(
                 f"expected room for {len(pings)} evaluators of {_amounts(self._spec)} each, after {_PLACEMENT_S:.0f} s "
                 f"{len(placed)} have found it; free now: {_shown(self._ray.available_resources())}; "
-                "lower evaluators.count, or wait until other work ends"
+                f"{_FEWER}, or wait until other work ends"
             )
 
     def _load(self, actors: list[Any]) -> None:
         try:
             self._ray.get([actor.load.remote(self._plan) for actor in actors])
-        except self._ray.exceptions.RayTaskError as error:
-            raise _translated(error) from error
-        except self._ray.exceptions.RayActorError as error:
+        except self._lost as error:
             raise _DiedLoading(
-                "an evaluator died while it loaded the model (out of memory?); lower evaluators.count or use a smaller model"
+                f"an evaluator died while it loaded the model (out of memory?); {_FEWER} or use a smaller model"
             ) from error
+        except self._ray.exceptions.RayError as error:
+            raise _translated(error) from error
 
 
 class _DiedLoading(EvaluationError):
@@ -168,48 +168,6 @@ def _translated(error: Any) -> BbtuneError:
     return EvaluationError(f"an evaluator failed: {_last_line(cause or error)}")
 
 
-def _ray() -> Any:
-    # Read by Ray at import or at start; the machine's own settings win.
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    import ray
-    import ray.exceptions
-
-    return ray
-
-
-def _start_cluster(ray: Any) -> None:
-    quiet = {"log_to_driver": False, "logging_level": "ERROR"}
-    if address := os.environ.get("RAY_ADDRESS"):
-        try:
-            _probe(address)
-            ray.init(**quiet)
-        except (OSError, RuntimeError, ValueError) as error:
-            raise ResourcesError(
-                f"no Ray cluster answers at RAY_ADDRESS={address} ({_first_line(error)}); "
-                "start it, correct the address, or unset it for a cluster of this process"
-            ) from error
-        return
-    if len(tempfile.gettempdir()) > _LONGEST_TEMP:
-        os.environ.setdefault("RAY_TMPDIR", "/tmp")
-    ray.init(address="local", include_dashboard=False, object_store_memory=200 * 2**20, **quiet)
-
-
-def _probe(address: str) -> None:
-    """Knock at host:port, because Ray itself waits five minutes for a cluster that is not there."""
-    host, colon, port = address.rpartition(":")
-    if colon and port.isdigit() and "/" not in host:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=_PROBE_S).close()
-
-
-def _first_line(error: Any) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
-def _last_line(error: Any) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[-1]
-
-
 def _check_cluster(ray: Any, spec: EvaluatorsSpec) -> None:
     """Refuse at once what the whole cluster, were it idle, could not hold."""
     total = ray.cluster_resources()
@@ -218,8 +176,12 @@ def _check_cluster(ray: Any, spec: EvaluatorsSpec) -> None:
         if need > have:
             raise ResourcesError(
                 f"evaluators: {spec.count} of {_amounts(spec)} each need {need:g} {name}s, the cluster has {have:g}; "
-                f"lower evaluators.count or evaluators.{name.lower()}s, or add machines"
+                f"{_FEWER} or evaluators.{name.lower()}s, or add machines"
             )
+
+
+def _last_line(error: Any) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1]
 
 
 def _amounts(spec: EvaluatorsSpec) -> str:

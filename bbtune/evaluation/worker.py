@@ -46,7 +46,9 @@ class Worker:
             spec.prompt.intrinsic_dim,
             spec.backbone.device,
         )
-        self._bases = prefix_bases(self._model, self._encoder.prompt_alone(), self._positions)
+        self._bases: list[torch.Tensor] = []
+        if spec.prompt.kind == "prefix":
+            self._bases = prefix_bases(self._model, self._encoder.prompt_alone(), self._positions)
         self._splits = {split: _rows(self._encoder, getattr(plan, split)) for split in ("train", "dev")}
         self._labels = self._label_tensors()
 
@@ -101,8 +103,7 @@ class Worker:
         """Token ids of each label's words, or embeddings of each label's descriptions."""
         plan, tokenizer = self._plan, self._model.card.tokenizer
         if self._model.card.kind != "sentence-encoder":
-            follows = plan.template.mask_follows_space or not plan.template.has_mask
-            ids, _ = label_token_ids(plan.label_words, tokenizer, follows)
+            ids, _ = label_token_ids(plan.label_words, tokenizer, plan.template.word_follows_space)
             return [torch.tensor(of_label) for of_label in ids]
         return [torch.cat([self._description(text) for text in texts]) for texts in plan.label_words]
 

@@ -56,5 +56,5 @@ def _nevergrad() -> Any:
             warnings.simplefilter("ignore")
             import nevergrad
     except ModuleNotFoundError as error:
-        raise OptimizerError("nevergrad:NAME needs the package nevergrad; pip install 'bbtune[nevergrad]'") from error
+        raise OptimizerError("nevergrad:NAME needs the package nevergrad; pip install nevergrad") from error
     return nevergrad

@@ -21,10 +21,10 @@ class FewShotTable:
     place: str
 
 
-Split = tuple[Example, ...]
+Examples = tuple[Example, ...]
 
 
-def first_per_label(examples: Sequence[Example], shots: int | None, labels: tuple[str, ...], place: str) -> Split:
+def first_per_label(examples: Sequence[Example], shots: int | None, labels: tuple[str, ...], place: str) -> Examples:
     """The first ``shots`` examples of each label in file order; all of them when ``shots`` is None."""
     if shots is None:
         return tuple(examples)
@@ -40,7 +40,7 @@ def first_per_label(examples: Sequence[Example], shots: int | None, labels: tupl
     return tuple(example for example in examples if id(example) in chosen)
 
 
-def draw_splits(table: FewShotTable, shots: int, holdout: float, seed: int) -> tuple[Split, Split, Split]:
+def draw_splits(table: FewShotTable, shots: int, holdout: float, seed: int) -> tuple[Examples, Examples, Examples]:
     """Train, dev and test splits that share no text.
 
     Repeated texts count once, texts with contradicting labels not at all, and texts of a given test split are

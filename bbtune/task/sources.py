@@ -14,6 +14,7 @@ from bbtune.task.fewshot import FewShotTable, draw_splits, first_per_label
 from bbtune.task.metrics import METRICS, Metric
 from bbtune.task.rows import Columns, Row, read_rows, to_examples
 from bbtune.task.task import Task
+from bbtune.task.template import FIELDS
 
 _BUILTIN = Path(__file__).parent / "builtin"
 
@@ -66,7 +67,10 @@ def _load_folder(name: str, spec: TaskSpec) -> Task:
     )
 
 
-FIELD_NAMES = {"single": Columns("text", None, "label"), "pair": Columns("text_a", "text_b", "label")}
+FIELD_NAMES = {
+    "single": Columns(*FIELDS["single"], None, "label"),
+    "pair": Columns(*FIELDS["pair"], "label"),
+}
 
 
 def _read_card(folder: Path) -> dict[str, Any]:
@@ -98,7 +102,7 @@ def _load_hf(name: str, spec: TaskSpec) -> Task:
     try:
         import datasets
     except ModuleNotFoundError as error:
-        raise TaskError("hf: sources need the package datasets; pip install 'bbtune[hf]'") from error
+        raise TaskError("hf: sources need the package datasets; pip install datasets") from error
     path, _, config = name.partition("@")
     datasets.disable_progress_bars()
     try:
@@ -132,7 +136,7 @@ def _from_table(
     columns = Columns(spec.columns.text, spec.columns.text_b, spec.columns.label)
     values = [row.values.get(columns.label) for row in rows]
     labels = _labels(spec, names or _distinct(values))
-    label_of = _label_reader(labels, values if names is None else [])
+    label_of = _label_reader(labels, values if names is None else [], _distinct(values))
     table = FewShotTable(
         rows=to_examples(rows, columns, label_of),
         test=to_examples(test, columns, label_of) if test is not None else None,
@@ -158,11 +162,12 @@ def _distinct(values: list[Any]) -> tuple[str, ...]:
     return tuple(sorted(names, key=int) if numeric else sorted(names))
 
 
-def _label_reader(labels: tuple[str, ...], values: list[Any]) -> Callable[[Any], int | None]:
-    """Read labels by name; where no value is a name, as numbers from 0."""
+def _label_reader(labels: tuple[str, ...], values: list[Any], found: tuple[str, ...]) -> Callable[[Any], int | None]:
+    """Read labels by name; where no value is a name, by the place of the value among those found, or from 0."""
     by_name = {name: number for number, name in enumerate(labels)}
     if not any(str(value) in by_name for value in values):
-        by_name = {str(number): number for number in range(len(labels))}
+        from_0 = not values or not all(re.fullmatch(r"-?\d+", value) for value in found) or min(map(int, found)) == 0
+        by_name = {(str(i) if from_0 else found[i]): i for i in range(len(labels))}
     return lambda value: by_name.get(str(value))
 
 

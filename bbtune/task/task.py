@@ -57,16 +57,12 @@ class Task:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 (hex) of all examples and labels: another draw, or a changed file, gives another one."""
+        """SHA-256 (hex) of examples, labels, metric and card: another draw, or a changed file, gives another one."""
         splits = [[asdict(example) for example in split] for split in (self.train, self.dev, self.test)]
-        return hashlib.sha256(json.dumps([self.labels, *splits]).encode()).hexdigest()
+        said = [self.labels, asdict(self.metric), self.template, self.label_words, *splits]
+        return hashlib.sha256(json.dumps(said).encode()).hexdigest()
 
 
 def label_array(examples: tuple[Example, ...]) -> NDArray[np.int64]:
     """Labels (N,) of examples."""
     return np.array([example.label for example in examples], dtype=np.int64)
-
-
-def majority_label(task: Task) -> int:
-    """The commonest label of the train split, the first of equals."""
-    return int(np.bincount(label_array(task.train), minlength=len(task.labels)).argmax())

@@ -66,9 +66,14 @@ class Template:
 
     @property
     def mask_follows_space(self) -> bool:
-        """Whether white space stands directly before ``{mask}`` (label words then begin with a space)."""
+        """Whether a space stands directly before ``{mask}`` (label words then begin with it)."""
         before = next((literal for literal, field in self.parts if field == "mask"), "")
-        return before[-1:].isspace()
+        return before.endswith(" ")
+
+    @property
+    def word_follows_space(self) -> bool:
+        """Whether label words begin with a space: behind one, or at the end of a template without ``{mask}``."""
+        return self.mask_follows_space or not self.has_mask
 
     @property
     def fields_behind_mask(self) -> list[str]:
@@ -81,18 +86,19 @@ class Template:
 
         Args:
             values: text of each field.
-            mask: what stands for ``{mask}``; None cuts the text there, white space before it included.
+            mask: what stands for ``{mask}``; None cuts the text there. One space before it goes too: it belongs
+                to the label word.
         """
         text = ""
         for literal, field in self.parts:
             text += literal
             if field == "mask":
                 if mask is None:
-                    return text.rstrip()
+                    return text.removesuffix(" ")
                 text += mask
             elif field is not None:
                 text += values[field]
-        return text
+        return text if self.has_mask else text.removesuffix(" ")
 
 
 def _listed(names: list[str]) -> str:

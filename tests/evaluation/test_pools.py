@@ -194,8 +194,8 @@ def test_every_pool_keeps_the_order_of_calls_and_the_deadline(make_pool, make_jo
 def test_a_cluster_that_does_not_answer_is_told_in_words(monkeypatch):
     import ray
 
-    from bbtune.evaluation import ray_pool
+    from bbtune.evaluation.ray_cluster import start_cluster
 
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
-    with pytest.raises(ResourcesError, match="no Ray cluster answers at RAY_ADDRESS=127.0.0.1:1 .*refused"):
-        ray_pool._start_cluster(ray)
+    with pytest.raises(ResourcesError, match=r"no Ray cluster answers at RAY_ADDRESS=127.0.0.1:1 .*refused"):
+        start_cluster(ray)

@@ -35,12 +35,13 @@ def test_doubled_braces_stand_for_themselves(literal: str) -> None:
     [
         ("{text} It was {mask}.", "good It was"),
         ("{text}: {mask}", "good:"),
-        ("{text}\n\t{mask}", "good"),
+        ("{text}\n\t{mask}", "good\n\t"),
+        ("{text}\nLabel:  {mask}", "good\nLabel: "),
         ("{text}", "good"),
-        ("{text} ", "good "),
+        ("{text} ", "good"),
     ],
 )
-def test_without_a_mask_the_text_ends_before_it_white_space_included(text: str, rendered: str) -> None:
+def test_without_a_mask_the_text_ends_before_it_and_before_one_space(text: str, rendered: str) -> None:
     assert Template(text).render({"text": "good"}, None) == rendered
 
 
@@ -48,7 +49,7 @@ def test_without_a_mask_the_text_ends_before_it_white_space_included(text: str, 
     ("text", "follows"),
     [
         ("{text} It was {mask}.", True),
-        ("{text}\n{mask}", True),
+        ("{text}\n{mask}", False),
         ("{text}:{mask}", False),
         ("{mask} News: {text}", False),
         ("{text}{mask}", False),
@@ -57,7 +58,7 @@ def test_without_a_mask_the_text_ends_before_it_white_space_included(text: str, 
         ("{text}", False),
     ],
 )
-def test_it_knows_whether_white_space_stands_directly_before_the_mask(text: str, follows: bool) -> None:
+def test_it_knows_whether_a_space_stands_directly_before_the_mask(text: str, follows: bool) -> None:
     assert Template(text).mask_follows_space is follows
 
 
