@@ -89,10 +89,16 @@ def predict(
     from bbtune.predictor import Predictor
     from bbtune.result import TuneResult
 
-    lines = [line for line in sys.stdin.read().splitlines() if line.strip()] if texts == ["-"] else texts
-    parts: list[Any] = [tuple(line.split("\t")) if "\t" in line else line for line in lines]
-    for line, prediction in zip(lines, Predictor(TuneResult.load(folder)).predict(parts), strict=True):
-        typer.echo(f"{prediction.label}\t{prediction.probability:.3f}\t{line}")
+    predictor = Predictor(TuneResult.load(folder))
+    lines = [line.rstrip("\r") for line in sys.stdin.read().split("\n")] if texts == ["-"] else texts
+    asked = [line for line in lines if line.strip()]
+    found = iter(predictor.predict([tuple(t.split("\t")) if predictor.kind == "pair" else t for t in asked]))
+    for line in lines if lines[-1:] != [""] else lines[:-1]:
+        if line.strip():
+            prediction = next(found)
+            typer.echo(f"{prediction.label}\t{prediction.probability:.3f}\t{line}")
+        else:
+            typer.echo()  # a line out for each line in
 
 
 @app.command()
@@ -129,8 +135,8 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Print the 
 
 def _shown(spec: Any, folder: Path, work: Callable[[Any], Any]) -> None:
     """Run ``work`` under a progress view and print the result; an interruption says how to go on."""
-    from bbtune.api import limits
     from bbtune.progress import make_show
+    from bbtune.session import limits
 
     console = Console(stderr=True)
     signal.signal(signal.SIGTERM, _interrupt)  # and SIGINT, which a shell has background jobs ignore
@@ -158,4 +164,7 @@ def main() -> None:
         sys.exit(2)
     except BbtuneError as error:
         typer.echo(f"error: {error}", err=True)
+        sys.exit(1)
+    except OSError as error:  # a disk that is full, a folder that is read-only
+        typer.echo(f"error: {error.filename or 'the disk'}: {error.strerror or error}", err=True)
         sys.exit(1)

@@ -16,6 +16,7 @@ All survive pickling, so that they cross process borders whole.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -78,6 +79,16 @@ class TrackingError(BbtuneError):
 
 class DeadlineReached(BbtuneError):
     """The budget of seconds ended while a generation was being scored."""
+
+
+_CREDENTIALS = re.compile(
+    r"(?<=://)[^/\s][^\s\"']*@|(?i:(?<=[?&])(?:user|username|password|passwd|pwd|token|secret)=[^&\s]*)"
+)
+
+
+def hide_credentials(text: str) -> str:
+    """The text without the user names and passwords that addresses in it hold."""
+    return _CREDENTIALS.sub("***", text)
 
 
 def did_you_mean(name: str, known: Sequence[str]) -> str:

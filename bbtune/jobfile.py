@@ -10,14 +10,14 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from bbtune.errors import Fault, JobError, did_you_mean
+from bbtune.errors import Fault, JobError, did_you_mean, hide_credentials
 from bbtune.presets import PRESETS
-from bbtune.spec import CREDENTIALS, JobSpec, merged
+from bbtune.spec import JobSpec, merged
 
 
 def load_job(path: str | Path, overrides: Sequence[str] = ()) -> JobSpec:
@@ -173,10 +173,11 @@ class _UniqueKeys(yaml.SafeLoader):
     """Safe YAML in which a key that is given twice is an error; plain YAML forgets the first."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        plain = [key for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
+        keys = [self.construct_object(key, deep=True) for key in plain]
         twice = next((i for i, key in enumerate(keys) if key in keys[:i]), None)
         if twice is not None:
-            mark = node.value[twice][0].start_mark
+            mark = plain[twice].start_mark
             raise yaml.MarkedYAMLError(problem=f"the key {keys[twice]!r} is given twice", problem_mark=mark)
         return super().construct_mapping(node, deep)
 
@@ -185,10 +186,7 @@ def _override(raw: dict[str, Any], override: str) -> None:
     path, equals, text = override.partition("=")
     if not equals or not path.strip():
         raise JobError([Fault("--set", f"expected key.path=value, got {_shown(override)}")])
-    try:
-        value = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError):
-        value = text  # a template such as "{text} . It was {mask} ." is text, not YAML
+    value = _override_value(path.strip().split("."), text)
     *parents, last = path.strip().split(".")
     holder = raw
     for key in parents:
@@ -198,8 +196,25 @@ def _override(raw: dict[str, Any], override: str) -> None:
     holder[last] = value
 
 
+def _override_value(keys: list[str], text: str) -> Any:
+    """``text`` as YAML; but a template such as ``{text} . It was {mask} .`` is text, not a mapping."""
+    try:
+        value = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError):
+        return text
+    models: Any = JobSpec
+    for key in keys[:-1]:
+        models = getattr(models.model_fields.get(key), "annotation", None)
+        if not hasattr(models, "model_fields"):
+            return value
+    field = models.model_fields.get(keys[-1])
+    members = (get_args(field.annotation) or [field.annotation]) if field is not None else []
+    wants_text = {getattr(member, "__origin__", member) for member in members} in ({str}, {str, type(None)})
+    return text if wants_text and value is not None and (not isinstance(value, str) or " #" in text) else value
+
+
 def _shown(value: Any) -> str:
-    text = CREDENTIALS.sub("://***@", json.dumps(value, default=str))
+    text = hide_credentials(json.dumps(value, default=str))
     return text if len(text) <= 80 else text[:77] + "..."
 
 

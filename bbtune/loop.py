@@ -49,14 +49,14 @@ class Generation:
 
     Attributes:
         number: of calls on the train split so far; the first may be of the starting point alone.
-        block: that was searched, None before the first and at the starting point.
+        layers: that were searched, none before the first and at the starting point.
         loss: lowest train loss of this generation, best_loss of all so far (None before the first).
         dev: of the incumbent, None where it is the same as before.
         dev_metric: of the selected incumbent.
     """
 
     number: int
-    block: int | None
+    layers: tuple[int, ...]
     cost: Cost
     unix_ms: int
     loss: float | None
@@ -146,7 +146,8 @@ def run_search(search: BlockSearch, evaluator: Evaluator, ledger: Ledger) -> Ite
     """Ask, score, tell; judge every new incumbent on dev; until a limit or the search says stop."""
     selection = Selection(search.incumbent)
     best_loss: float | None = None
-    number, block, best, metric = 0, None, None, None
+    number, best, metric = 0, None, None
+    layers: tuple[int, ...] = ()
     reason = ledger.refusal(0)  # the starting point must be judged, too
     try:
         while reason is None:
@@ -156,7 +157,7 @@ def run_search(search: BlockSearch, evaluator: Evaluator, ledger: Ledger) -> Ite
                 ledger.spend(scores, evaluations=0)
                 judged = selection.judge(z, scores)
             yield Generation(
-                number, block, ledger.cost, scores.unix_ms, best, best_loss, metric, judged, selection.best.metric
+                number, layers, ledger.cost, scores.unix_ms, best, best_loss, metric, judged, selection.best.metric
             )
             reason = next(iter(search.stop_reasons()), None) or ledger.refusal(search.next_size)
             if reason is not None:
@@ -165,7 +166,7 @@ def run_search(search: BlockSearch, evaluator: Evaluator, ledger: Ledger) -> Ite
             scores = evaluator.evaluate(proposal.z, "train", ledger.deadline())
             search.tell(proposal, scores)
             ledger.spend(scores, evaluations=len(proposal.z))
-            number, block = number + 1, proposal.block
+            number, layers = number + 1, proposal.layers
             best, metric = float(scores.loss.min()), float(scores.metric[scores.loss.argmin()])
             best_loss = best if best_loss is None else min(best, best_loss)
     except DeadlineReached:

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from bbtune.backbone.encoding import Encoder, prompt_token_ids
 from bbtune.backbone.sources import ModelCard, read_model_card
-from bbtune.errors import BackboneError, Fault, JobError, TaskError
-from bbtune.spec import JobSpec
+from bbtune.errors import BackboneError, Fault, JobError, OptimizerError, TaskError
+from bbtune.optimizers import check_optimizer_name
+from bbtune.spec import JobSpec, PromptSpec
 from bbtune.task.sources import load_task
 from bbtune.task.task import Example, Task
 from bbtune.task.template import Template
@@ -64,7 +65,7 @@ def examine(spec: JobSpec, broken: set[str]) -> tuple[Plan | None, Task | None, 
     Args:
         broken: paths that are known to be at fault; what depends on them is not judged.
     """
-    faults: list[Fault] = []
+    faults = _optimizer_faults(spec)
     task = card = None
     if not broken & {"task", "task.source"}:
         try:
@@ -103,9 +104,15 @@ def _budget_faults(spec: JobSpec, task: Task, plan: Plan) -> list[Fault]:
     if spec.budget.examples is None or spec.budget.examples >= need:
         return []
     sizes = f"{candidates} candidates on {len(task.train)} train examples, dev of {len(task.dev)} twice"
-    return [
-        Fault("budget.examples", f"expected at least one generation, {need} ({sizes}), got {spec.budget.examples}")
-    ]
+    return [Fault("budget.examples", f"expected at least one generation, {need} ({sizes}), got {spec.budget.examples}")]
+
+
+def _optimizer_faults(spec: JobSpec) -> list[Fault]:
+    try:
+        check_optimizer_name(spec.method.optimizer)
+    except OptimizerError as error:
+        return [Fault("method.optimizer", str(error))]
+    return []
 
 
 def _unbroken(faults: list[Fault], broken: set[str]) -> list[Fault]:
@@ -149,18 +156,21 @@ def _template_fault(template: Template, card: ModelCard) -> str | None:
     return None
 
 
+def tuned_layers(prompt: PromptSpec, card: ModelCard) -> tuple[int, ...]:
+    """Layers of the model that a job tunes, in the order of z."""
+    if prompt.layers == "input":
+        return (0,)
+    return tuple(range(card.layer_count)) if prompt.layers == "all" else tuple(sorted(prompt.layers))
+
+
 def _layers(spec: JobSpec, card: ModelCard | None, faults: list[Fault]) -> tuple[int, ...] | None:
     if card is None:
         return None
-    if spec.prompt.layers == "input":
-        return (0,)
-    if spec.prompt.layers == "all":
-        return tuple(range(card.layer_count))
-    if outside := [layer for layer in spec.prompt.layers if layer >= card.layer_count]:
-        faults.append(
-            Fault("prompt.layers", f"expected layers 0 to {card.layer_count - 1} of the model, got {outside}")
-        )
-    return tuple(sorted(spec.prompt.layers))
+    layers = tuned_layers(spec.prompt, card)
+    if outside := [layer for layer in layers if layer >= card.layer_count]:
+        expected = f"expected layers 0 to {card.layer_count - 1} of the model"
+        faults.append(Fault("prompt.layers", f"{expected}, got {outside}"))
+    return layers
 
 
 def _label_words(

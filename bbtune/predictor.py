@@ -7,12 +7,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from bbtune.backbone.sources import read_model_card
 from bbtune.errors import BbtuneError
 from bbtune.evaluation.evaluator import PromptEvaluator
 from bbtune.evaluation.local import LocalPool
-from bbtune.plan import make_plan
+from bbtune.plan import Plan, tuned_layers
 from bbtune.result import TuneResult
+from bbtune.task.metrics import Metric
 from bbtune.task.task import Example
+from bbtune.task.template import Template
 
 
 @dataclass(frozen=True)
@@ -24,16 +27,23 @@ class Prediction:
 
 
 class Predictor:
-    """The frozen model with the tuned prompt, loaded once."""
+    """The frozen model with the tuned prompt, loaded once; the task's data are not needed.
+
+    ``kind`` is ``"single"`` or ``"pair"``.
+    """
 
     def __init__(self, result: TuneResult) -> None:
-        plan, task, _ = make_plan(result.spec)
+        reading, card = result.reading, read_model_card(result.spec.backbone)
+        template = Template(reading.template, reading.kind)
+        layers = tuned_layers(result.spec.prompt, card)
+        plan = Plan(result.spec, reading.kind, template, reading.label_words, layers, (), ())
         self._labels = result.labels
-        self._kind = task.kind
-        self._evaluator = PromptEvaluator(LocalPool(plan), plan, task.metric, result.scales)
+        self.kind = reading.kind
+        metric = Metric("accuracy", len(result.labels))
+        self._evaluator = PromptEvaluator(LocalPool(plan), plan, metric, result.scales)
         self._z = result.z
 
-    def predict(self, texts: Sequence[str | tuple[str, str]]) -> list[Prediction]:
+    def predict(self, texts: Sequence[str | tuple[str, ...]]) -> list[Prediction]:
         """Labels of texts, or of pairs of texts for a task of pairs.
 
         Raises:
@@ -47,10 +57,11 @@ class Predictor:
         shares /= shares.sum(axis=1, keepdims=True)
         return [Prediction(self._labels[i], float(share[i])) for share, i in zip(shares, logits.argmax(1), strict=True)]
 
-    def _example(self, text: str | tuple[str, str]) -> Example:
+    def _example(self, text: str | tuple[str, ...]) -> Example:
         parts = (text,) if isinstance(text, str) else tuple(text)
-        expected = 2 if self._kind == "pair" else 1
+        expected = 2 if self.kind == "pair" else 1
         if len(parts) != expected or not all(part.strip() for part in parts):
             what = "a pair of texts" if expected == 2 else "one text"
             raise BbtuneError(f"expected {what} that is not empty, got {text!r}")
-        return Example(parts[0], parts[1] if expected == 2 else None, 0)
+        clean = [" ".join(part.split()) for part in parts]  # as the rows of a task are read
+        return Example(clean[0], clean[1] if expected == 2 else None, 0)

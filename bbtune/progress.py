@@ -126,7 +126,7 @@ class Pace:
 
 def describe(event: Generation) -> str:
     """One generation in a line."""
-    where = "start" if event.block is None else f"block {event.block}"
+    where = f"layer {event.layers[0]}" if len(event.layers) == 1 else "all layers" if event.layers else "start"
     loss = f"best loss {event.best_loss:.4f}" if event.best_loss is not None else "no loss yet"
     return (
         f"generation {event.number} ({where})  {loss}  dev {event.dev_metric:.3f}  {event.cost.evaluations} evaluations"

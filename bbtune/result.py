@@ -28,6 +28,15 @@ class Scored:
 
 
 @dataclass(frozen=True)
+class Reading:
+    """How texts are put to the model, as it was resolved from job and data: enough to predict without the data."""
+
+    kind: str
+    template: str
+    label_words: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
 class TuneResult:
     """The end of a run.
 
@@ -36,6 +45,8 @@ class TuneResult:
         scales: (L,), calibrated factors of z.
         scores: ``majority``, ``zero_shot`` and ``tuned``.
         gain: tuned - zero_shot on test, paired bootstrap interval.
+        reading: template and label words.
+        stopped_ms: time of day when the search ended, milliseconds since 1970.
     """
 
     spec: JobSpec
@@ -49,6 +60,8 @@ class TuneResult:
     gain: Estimate
     seeds: dict[str, int]
     versions: dict[str, str]
+    reading: Reading
+    stopped_ms: int
 
     def save(self, folder: Path) -> None:
         """Write result.json and prompt.safetensors, result.json last and at once."""
@@ -78,6 +91,8 @@ class TuneResult:
             "z_sha256": z_digest(self.z),
             "seeds": self.seeds,
             "versions": self.versions,
+            "reading": asdict(self.reading),
+            "stopped_ms": self.stopped_ms,
         }
 
     @classmethod
@@ -87,6 +102,7 @@ class TuneResult:
         Raises:
             BbtuneError: if the folder holds none, or one that was written by another version.
         """
+        from safetensors import SafetensorError
         from safetensors.numpy import load_file
 
         folder = Path(folder)
@@ -100,8 +116,11 @@ class TuneResult:
                 name: Scored(Estimate(**value["dev"]), Estimate(**value["test"]))
                 for name, value in raw["scores"].items()
             }
+            spec = load_job(folder / SPEC)
+            if spec.spec_hash != raw["spec_hash"]:
+                raise ValueError(f"{SPEC} has changed since: it is {spec.spec_hash[:12]}, was {raw['spec_hash'][:12]}")
             return cls(
-                spec=load_job(folder / SPEC),
+                spec=spec,
                 labels=tuple(raw["labels"]),
                 metric=raw["metric"],
                 z=arrays["z"],
@@ -112,14 +131,20 @@ class TuneResult:
                 gain=Estimate(**raw["gain"]),
                 seeds=raw["seeds"],
                 versions=raw["versions"],
+                reading=Reading(
+                    raw["reading"]["kind"],
+                    raw["reading"]["template"],
+                    tuple(tuple(words) for words in raw["reading"]["label_words"]),
+                ),
+                stopped_ms=raw["stopped_ms"],
             )
-        except (ValueError, KeyError, TypeError, OSError) as error:
+        except (ValueError, KeyError, TypeError, OSError, SafetensorError) as error:
             raise BbtuneError(f"{folder}: the result cannot be read ({type(error).__name__}: {error})") from error
 
     def summary(self) -> str:
         """The result in words."""
         cost, task = self.cost, self.spec.task
-        rows = [f"{'':<12}{'dev':<24}test"]
+        rows = [f"{'':<12}{'dev (selected on)':<24}test"]
         for name, scored in self.scores.items():
             rows.append(f"{name.replace('_', '-'):<12}{scored.dev!s:<24}{scored.test}")
         return "\n".join(

@@ -13,10 +13,14 @@ from bbtune.optimizers.base import Array, Optimizer, Told
 
 @dataclass(frozen=True)
 class Proposal:
-    """Candidates z (P, L, D) that differ in one block; block None is the starting point alone, P = 1."""
+    """Candidates z (P, L, D) that differ in one block; block None is the starting point alone, P = 1.
+
+    ``layers`` are the model's layers of the block.
+    """
 
     block: int | None
     z: Array
+    layers: tuple[int, ...] = ()
 
 
 class Accept(Protocol):
@@ -57,8 +61,8 @@ class BlockSearch:
     """Round robin over blocks of layers, bottom-up; each block has its own optimizer.
 
     Args:
-        blocks: positions of the tuned layers that change together; [[0, 1, ...]] is a joint search,
-            [[0], [1], ...] the layerwise search of BBTv2.
+        blocks: tuned layers that change together; [[0, 1, ...]] is a joint search, [[0], [1], ...] the layerwise
+            search of BBTv2. z holds the layers from the bottom up.
         dim: D, numbers per layer.
         make: (block, numbers of that block) -> its optimizer.
         accept: how an incumbent block changes.
@@ -73,7 +77,9 @@ class BlockSearch:
         accept: Accept,
         sweeps: int | None = None,
     ) -> None:
-        self._blocks = [list(block) for block in blocks]
+        self._layers = [tuple(block) for block in blocks]
+        order = sorted(layer for block in blocks for layer in block)
+        self._blocks = [[order.index(layer) for layer in block] for block in blocks]
         self._optimizers = [make(i, len(block) * dim) for i, block in enumerate(self._blocks)]
         self._accept = accept
         self._sweeps = sweeps
@@ -100,7 +106,7 @@ class BlockSearch:
         asked = self._optimizers[block].ask()
         z = np.repeat(self._incumbent[None], len(asked), axis=0)
         z[:, self._blocks[block]] = asked.reshape(len(asked), len(self._blocks[block]), -1)
-        return Proposal(block, z)
+        return Proposal(block, z, self._layers[block])
 
     def tell(self, proposal: Proposal, scores: Told) -> None:
         """Take the scores of a proposal."""

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from bbtune.errors import hide_credentials
 from bbtune.presets import PRESETS, PresetName
 
 
@@ -47,11 +48,8 @@ def _model_source(source: str) -> str:
     return _absolute(source)
 
 
-CREDENTIALS = re.compile(r"://[^/\n].*@")  # of scheme://user:password@host; files (sqlite:///a@b) have none
-
-
 def _without_credentials(uri: str) -> str:
-    if CREDENTIALS.search(uri):
+    if hide_credentials(uri) != uri:
         raise ValueError(
             "expected no user or password in it, a job is kept and shown; set MLFLOW_TRACKING_USERNAME and "
             "MLFLOW_TRACKING_PASSWORD in the environment, or for a database the whole MLFLOW_TRACKING_URI"

@@ -9,7 +9,6 @@ import json
 import logging
 import os
 import queue
-import re
 import threading
 import time
 from collections.abc import Sequence
@@ -17,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bbtune.errors import TrackingError
+from bbtune.errors import TrackingError, hide_credentials
 from bbtune.loop import Generation
 from bbtune.result import JOURNAL, PLOT, PROMPT, RESULT, SPEC, TuneResult
 from bbtune.spec import JobSpec
@@ -25,6 +24,8 @@ from bbtune.spec import JobSpec
 STATE = "tracking.json"
 _FLUSH_S = 1.0
 _RETRY_S = 10.0
+_PATIENCE_S = 30.0  # at the end of a run, for a server that has answered so far
+_PATIENCE_LOST_S = 3.0  # for one that has not
 _BATCH = 900  # MLflow takes at most 1,000 metrics at once
 # A server that is down blocks the client for four minutes unless told otherwise.
 _PATIENCE = {
@@ -90,8 +91,9 @@ class Connection:
             batch = metrics[start : start + _BATCH]
             _translate(lambda batch=batch: self._client.log_batch(self.run_id, metrics=batch, synchronous=True))
 
-    def send_result(self, folder: Path, result: TuneResult, end_ms: int) -> None:
+    def send_result(self, folder: Path, result: TuneResult) -> None:
         """Log final scores and artifacts, and close the run."""
+        end_ms = result.stopped_ms
         metrics = [
             self._entities.Metric(name, value, end_ms, result.cost.evaluations)
             for name, value in result_metrics(result).items()
@@ -111,16 +113,18 @@ class Connection:
             experiment.experiment_id if experiment else client.create_experiment(card.spec.tracking.experiment)
         )
         found = client.search_runs([experiment_id], f"tags.`bbtune.uid` = '{card.uid}'", max_results=1)
-        if found:
-            return str(found[0].info.run_id)
-        tags = {"bbtune.uid": card.uid, "bbtune.spec_hash": card.spec.spec_hash, **card.tags}
-        run = client.create_run(experiment_id, start_time=card.start_ms, tags=tags, run_name=card.spec.name)
-        run_id = str(run.info.run_id)
+        run_id = str(found[0].info.run_id) if found else self._create(experiment_id)
         params = [self._entities.Param(name, value) for name, value in flat(card.spec.model_dump(mode="json")).items()]
         client.log_batch(run_id, params=params, synchronous=True)
         dataset = self._entities.Dataset(source_type="bbtune", **card.dataset)
         client.log_inputs(run_id, [self._entities.DatasetInput(dataset, [])])
         return run_id
+
+    def _create(self, experiment_id: str) -> str:
+        card = self._card
+        tags = {"bbtune.uid": card.uid, "bbtune.spec_hash": card.spec.spec_hash, **card.tags}
+        run = self._client.create_run(experiment_id, start_time=card.start_ms, tags=tags, run_name=card.spec.name)
+        return str(run.info.run_id)
 
 
 class Tracker:
@@ -129,14 +133,14 @@ class Tracker:
     def __init__(self, folder: Path, card: RunCard) -> None:
         self._folder = folder
         self._card = card
-        self._uri = tracking_uri(card.spec)
+        self._uri = _read_state(folder) or tracking_uri(card.spec)
         self._events: queue.SimpleQueue[Generation] = queue.SimpleQueue()
         self._ending = threading.Event()
         self._result: TuneResult | None = None
         self._connection: Connection | None = None
         self._pending: list[Generation] = []
         self.problem: str | None = None
-        _write_state(folder, self._uri, complete=False)
+        _write_state(folder, self._uri)
         self._thread = threading.Thread(target=self._work, name="bbtune-mlflow", daemon=True)
         self._thread.start()
 
@@ -144,8 +148,9 @@ class Tracker:
         """Queue one event; returns at once."""
         self._events.put(event)
 
-    def close(self, result: TuneResult | None, patience_s: float = 30.0) -> bool:
-        """End the record, waiting so long at most; whether MLflow has all of it. None leaves the run open."""
+    def close(self, result: TuneResult | None) -> bool:
+        """End the record, waiting a while; whether MLflow has all of it. None leaves the run open."""
+        patience_s = _PATIENCE_S if self.problem is None else _PATIENCE_LOST_S
         self._result = result
         self._ending.set()
         self._thread.join(patience_s)
@@ -168,8 +173,7 @@ class Tracker:
             self._connection.send_events(self._pending)
             self._pending = []
             if self._result is not None:
-                self._connection.send_result(self._folder, self._result, int(time.time() * 1000))
-                _write_state(self._folder, self._uri, complete=True)
+                self._connection.send_result(self._folder, self._result)
         except Exception as error:  # a tracking fault, of whatever kind, must not end a run
             self.problem = _reason(error)
             return False
@@ -192,9 +196,8 @@ def send_all(
     connection = Connection(uri, card)
     connection.send_events(events)
     if result is not None:
-        end_ms = events[-1].unix_ms if events else card.start_ms
-        connection.send_result(folder, result, end_ms)
-    _write_state(folder, uri, complete=result is not None)
+        connection.send_result(folder, result)
+    _write_state(folder, uri)
     return connection.run_id
 
 
@@ -208,7 +211,7 @@ def event_metrics(event: Generation) -> dict[str, float]:
         "dev_score": event.dev_metric,
         "dev_score_incumbent": event.dev.metric if event.dev else None,
         "dev_loss_incumbent": event.dev.loss if event.dev else None,
-        "block": event.block,
+        "layer": event.layers[0] if event.layers and len(event.layers) == 1 else None,
         "examples": cost.examples,
         "evaluations_per_s": cost.evaluations / cost.seconds if cost.seconds else None,
     }
@@ -248,13 +251,13 @@ def _translate(call: Any) -> Any:
 
 def _reason(error: Exception) -> str:
     """The error in one line, without the credentials that an address may hold."""
-    return re.sub(r"//[^/@\s]*@", "//", " ".join(str(error).split()))[:200] or type(error).__name__
+    return hide_credentials(" ".join(str(error).split()))[:200] or type(error).__name__
 
 
-def _write_state(folder: Path, uri: str, complete: bool) -> None:
-    # An address with credentials in it stays in the environment.
-    kept = None if "@" in uri else uri
-    (folder / STATE).write_text(json.dumps({"uri": kept, "complete": complete}) + "\n", encoding="utf-8")
+def _write_state(folder: Path, uri: str) -> None:
+    """Remember where the record is; an address with credentials in it stays in the environment."""
+    kept = uri if hide_credentials(uri) == uri else None
+    (folder / STATE).write_text(json.dumps({"uri": kept}) + "\n", encoding="utf-8")
 
 
 def _read_state(folder: Path) -> str | None:

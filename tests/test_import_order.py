@@ -30,6 +30,7 @@ LAYERS: list[set[str]] = [
     {"loop", "journal"},
     {"result"},
     {"assess", "plot", "progress", "tracking", "predictor"},
+    {"session"},
     {"api"},
     {"cli"},
     {"__main__"},

@@ -20,7 +20,9 @@ def test_the_quickstart_beats_zero_shot_beyond_chance(tmp_path):
     result = api.run(job, tmp_path / "run")
     assert result.gain.low > 0
     assert "tuned is better than zero-shot" in result.summary()
-    assert result.scores["tuned"].test.value > result.scores["zero_shot"].test.value > result.scores["majority"].test.value
+    assert (
+        result.scores["tuned"].test.value > result.scores["zero_shot"].test.value > result.scores["majority"].test.value
+    )
 
 
 @pytest.mark.skipif("BBTUNE_DATA" not in os.environ, reason="BBTUNE_DATA names no folder of task folders")

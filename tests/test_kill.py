@@ -22,7 +22,7 @@ def command(*arguments: str) -> list[str]:
 
 def final(folder: Path) -> dict[str, Any]:
     result = json.loads((folder / "result.json").read_text())
-    result["cost"].pop("seconds")
+    del result["cost"]["seconds"], result["stopped_ms"]
     return result
 
 

@@ -144,7 +144,7 @@ def test_a_generation_costs_its_population_and_the_starting_point_one(
     accept: Accept, evaluations: int, blocks: list[int | None]
 ) -> None:
     played = play(make_search(accept, population=5), CountingEvaluator(), Limits(evaluations))
-    assert [event.block for event in played.events] == blocks
+    assert [event.layers[0] if event.layers else None for event in played.events] == blocks
     assert [event.number for event in played.events] == list(range(len(blocks)))
     assert played.stopped.reason == "budget.evaluations"
 

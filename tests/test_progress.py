@@ -14,7 +14,7 @@ from bbtune.progress import Live, Plain, make_show
 
 def generation(number: int, evaluations: int) -> Generation:
     cost = Cost(evaluations, 10 * evaluations, float(number))
-    return Generation(number, number % 3, cost, 0, 0.5, 0.4321, 0.7, Judged(0.6, 0.7, True), 0.7123)
+    return Generation(number, (number % 3,), cost, 0, 0.5, 0.4321, 0.7, Judged(0.6, 0.7, True), 0.7123)
 
 
 @pytest.fixture
@@ -34,7 +34,14 @@ def test_a_log_gets_plain_lines_with_all_that_matters(clock):
             clock[0] += 5.0
     lines = out.getvalue().splitlines()
     assert len(lines) == 6
-    for words in ("generation 5 (block 2)", "best loss 0.4321", "dev 0.712", "50 evaluations", "2.0 evaluations/s", "0:25 left"):
+    for words in (
+        "generation 5 (layer 2)",
+        "best loss 0.4321",
+        "dev 0.712",
+        "50 evaluations",
+        "2.0 evaluations/s",
+        "0:25 left",
+    ):
         assert words in lines[-1]
     assert "\x1b" not in out.getvalue()
 

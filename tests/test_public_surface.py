@@ -19,7 +19,7 @@ SIGNATURES = {
     "load_job": ["path", "overrides"],
     "resume": ["folder", "evaluators", "show"],
     "run": ["job", "out", "show"],
-    "validate": ["path", "overrides"],
+    "validate": ["job", "overrides"],
 }
 
 COMMANDS = {

@@ -550,3 +550,27 @@ def test_a_key_given_twice_is_told_with_its_line(tmp_path):
     path.write_text("budget: {evaluations: 100}\ntask: {source: builtin:support}\nbudget: {evaluations: 200}\n")
     with pytest.raises(JobError, match=r"the key 'budget' is given twice .line 3, column 1"):
         read_job(path)
+
+
+def test_a_template_behind_set_is_text_even_where_yaml_sees_more(tmp_path):
+    path = tmp_path / "job.yaml"
+    path.write_text("task: {source: builtin:support}\nbackbone: {model: 'hf:x'}\nbudget: {evaluations: 100}\n")
+    changes = [
+        "task.template={text}",
+        "prompt.text=Is this #1?",
+        "seed=4",
+        "method.preset='default'",
+        "backbone.revision=null",
+    ]
+    spec = load_job(path, changes)
+    assert (spec.task.template, spec.prompt.text, spec.seed) == ("{text}", "Is this #1?", 4)
+    assert spec.backbone.revision is None
+    assert load_job(path, ["prompt.text=Classify the topic:"]).prompt.text == "Classify the topic:"
+
+
+def test_yaml_merge_keys_work(tmp_path):
+    path = tmp_path / "job.yaml"
+    path.write_text("budget: &b {evaluations: 100}\ntask: {source: builtin:support}\nbackbone: {model: 'hf:x'}\n")
+    plain = load_job(path)
+    path.write_text(path.read_text().replace("budget: &b {evaluations: 100}", "budget: {<<: {evaluations: 100}}"))
+    assert load_job(path).spec_hash == plain.spec_hash

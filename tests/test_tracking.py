@@ -51,6 +51,8 @@ def recorded(uri: str, experiment: str) -> Any:
 def assert_whole(uri: str, experiment: str, folder: Path, result: Any) -> None:
     """The MLflow run holds every generation once, parameters, tags, data set, artifacts and final scores."""
     client, run = recorded(uri, experiment)
+    finals = [client.get_metric_history(run.info.run_id, name) for name in ("test_tuned", "gain", "seconds")]
+    assert [len(history) for history in finals] == [1, 1, 1]
     steps = [m.step for m in client.get_metric_history(run.info.run_id, "best_loss")]
     calls = [r for r in read_journal(folder / "journal.jsonl") if r["event"] == "scores" and r["split"] == "train"]
     assert len(steps) == len(calls)
@@ -62,7 +64,7 @@ def assert_whole(uri: str, experiment: str, folder: Path, result: Any) -> None:
     assert run.data.tags["bbtune.version.torch"].startswith("2.")
     assert run.data.metrics["test_tuned"] == result.scores["tuned"].test.value
     assert run.data.metrics["dev_score"] == result.scores["tuned"].dev.value
-    assert {"dev_score", "block", "evaluations_per_s", "examples", "gain_low", "test_zero_shot"} <= set(
+    assert {"dev_score", "layer", "evaluations_per_s", "examples", "gain_low", "test_zero_shot"} <= set(
         run.data.metrics
     )
     assert [entry.dataset.name for entry in run.inputs.dataset_inputs] == ["tiny"]

@@ -11,7 +11,6 @@ from torch import Tensor
 from bbtune.backbone.encoding import Batch
 from bbtune.backbone.frozen import Edit, FrozenModel
 
-
 _AT_ONCE = 2**27  # hidden states held at a time, as float32: half a GiB; a large model takes several passes
 
 

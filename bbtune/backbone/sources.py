@@ -18,6 +18,7 @@ from bbtune.backbone.quiet import quiet_transformers
 from bbtune.errors import BackboneError
 from bbtune.spec import BackboneSpec
 
+
 @dataclass(frozen=True)
 class ModelFiles:
     """Where a model lies: a folder or hub name for transformers, and the GGUF file in it if it is one."""
@@ -152,7 +153,7 @@ def _kind_of(files: ModelFiles, config: Any) -> str:
         return "causal-lm"
     if names and not any(name.endswith("Model") for name in names):
         raise BackboneError(
-            f"backbone.model: {files.name} is a {names[0]}, expected a masked or causal language model or a bare encoder"
+            f"backbone.model: {files.name} is a {names[0]}, expected a masked or causal language model or an encoder"
         )
     folder = files.folder
     if folder and (folder / "modules.json").is_file() and not _pools_by_mean(folder):
@@ -183,7 +184,9 @@ def _kind_fault(spec: BackboneSpec, card: ModelCard) -> str:
 def _load_fault(model: str, error: Exception) -> str:
     reason = " ".join(str(error).split())[:300]
     if isinstance(error, ImportError) or ("gguf" in reason and "install" in reason):
-        return f"backbone.model: reading {model} needs another package ({reason}); for GGUF: pip install gguf accelerate"
+        return (
+            f"backbone.model: reading {model} needs another package ({reason}); for GGUF: pip install gguf accelerate"
+        )
     advice = "check the name and the network" if model.startswith("hf:") else "check the files in that folder"
     return f"backbone.model: {model} cannot be read ({type(error).__name__}: {reason}); {advice}"
 

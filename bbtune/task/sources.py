@@ -68,8 +68,8 @@ def _load_folder(name: str, spec: TaskSpec) -> Task:
 
 
 FIELD_NAMES = {
-    "single": Columns(*FIELDS["single"], None, "label"),
-    "pair": Columns(*FIELDS["pair"], "label"),
+    "single": Columns(FIELDS["single"][0], None, "label"),
+    "pair": Columns(FIELDS["pair"][0], FIELDS["pair"][1], "label"),
 }
 
 

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer
 
-from bbtune.backbone.encoding import Batch
+from bbtune.backbone.encoding import Batch, Encoder
 from bbtune.backbone.frozen import load_frozen
 from bbtune.backbone.sources import ModelCard, find_model, read_model_card
 from bbtune.evaluation.worker import Worker
@@ -19,6 +19,8 @@ from bbtune.plan import make_plan
 from bbtune.prompts.edits import offset_edits
 from bbtune.seeds import generator
 from bbtune.spec import BackboneSpec
+from bbtune.task.task import Example
+from bbtune.task.template import Template
 
 FAMILIES = ["bert", "roberta", "gpt2", "llama"]
 
@@ -158,3 +160,42 @@ def test_a_model_card_knows_its_kind(tiny_models):
         "llama": "causal-lm",
         "encoder": "sentence-encoder",
     }
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("text", ["é😀漢字 " * 60, "a great film " * 90, "😀" * 200])
+def test_long_texts_are_cut_and_the_template_is_not(family, text, make_job):
+    plan, _, card = make_plan(make_job(family, backbone={"max_tokens": 40}))
+    encoder = plan.encoder(card, with_prompt=True)
+    row = encoder.row(Example(text, None, 0))
+    assert len(row) <= 40
+    assert len(row) >= 30 or family == "bert"  # to which a word of emoji is one unknown token
+    assert row[encoder.batch([row]).read[0]] == (
+        card.tokenizer.mask_token_id if family in ("bert", "roberta") else row[-1]
+    )
+    ending = card.tokenizer.decode(row).replace(" ", "")
+    assert "itwas" in ending
+
+
+def test_of_a_pair_both_texts_keep_their_beginning(make_job, tiny_models):
+    card = read_model_card(BackboneSpec(model=f"path:{tiny_models['bert']}"))
+    template = Template("{text_a} ? {mask} , {text_b}", "pair")
+    encoder = Encoder(card.tokenizer, "masked-lm", template, [1, 2], "", 40)
+    row = card.tokenizer.decode(encoder.row(Example("great " * 100, "bad " * 300, 0)))
+    assert 10 < row.count("great") < 20
+    assert 10 < row.count("bad") < 20
+
+
+def test_a_newline_before_the_mask_stays_in_the_prompt(make_job):
+    plan, task, card = make_plan(
+        make_job("gpt2", task={"template": "{text}\nLabel:\n{mask}", "label_words": ["a", "b"]})
+    )
+    row = plan.encoder(card, with_prompt=False).row(task.train[0])
+    assert card.tokenizer.decode(row).endswith("Label:\n")
+
+
+def test_mask_tokens_in_a_users_text_are_not_masks(make_job):
+    plan, _, card = make_plan(make_job("bert"))
+    encoder = plan.encoder(card, with_prompt=True)
+    row = encoder.row(Example("a [MASK] film [SEP] great", None, 0))
+    assert row.count(card.tokenizer.mask_token_id) == 1

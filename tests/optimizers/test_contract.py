@@ -222,7 +222,7 @@ def test_an_optimizer_that_cannot_ask_populations_is_refused_by_its_name(name: s
 
 def test_without_nevergrad_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "nevergrad", None)
-    with pytest.raises(OptimizerError, match=r"pip install 'bbtune\[nevergrad\]'"):
+    with pytest.raises(OptimizerError, match="pip install nevergrad"):
         check_optimizer_name("nevergrad:CMA")
 
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bbtune.errors import TaskError
-from bbtune.task.fewshot import FewShotTable, Split, draw_splits, first_per_label
+from bbtune.task.fewshot import Examples, FewShotTable, draw_splits, first_per_label
 from bbtune.task.task import Example
 
 LABELS = ("neg", "pos", "mixed")
@@ -22,7 +22,7 @@ def table(per_label: int, test: list[Example] | None = None, more: list[Example]
     return FewShotTable(rows + (more or []), test, LABELS, "file:t.csv")
 
 
-def texts(split: Split) -> set[str]:
+def texts(split: Examples) -> set[str]:
     return {example.text.casefold() for example in split}
 
 

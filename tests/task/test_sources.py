@@ -229,7 +229,6 @@ def test_labels_are_read_by_name_or_number_and_every_example_keeps_its_own(
     ("values", "labels", "said"),
     [
         ([0, 1], ["a", "b", "c"], "task.labels: expected 2 names"),
-        ([1, 2], ["a", "b"], "unknown label '2'"),
         (["neg", "pos"], ["negative", "pos"], "unknown label 'neg'"),
         (["neg", "pos"], ["a", "b"], "unknown label 'neg'"),
         (["only"], None, "expected at least two labels, got ['only']"),
@@ -239,6 +238,12 @@ def test_labels_that_do_not_fit_are_told(
     tmp_path: Path, values: list[Any], labels: list[str] | None, said: str
 ) -> None:
     assert said in fault("file", write_csv(tmp_path / "t.csv", rows_of(4, values)), shots=1, labels=labels)
+
+
+def test_numbers_that_do_not_begin_at_0_take_names_in_their_order(tmp_path: Path) -> None:
+    task = load("file", write_csv(tmp_path / "t.csv", rows_of(4, [1, 2])), shots=1, labels=["a", "b"])
+    assert task.labels == ("a", "b")
+    assert {example.label for example in (*task.train, *task.dev, *task.test)} == {0, 1}
 
 
 def test_columns_can_have_other_names(tmp_path: Path) -> None:

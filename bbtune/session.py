@@ -1,0 +1,210 @@
+"""One run in its folder, from the first line of the journal to the result."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bbtune.assess import assess
+from bbtune.backbone.sources import ModelCard, check_memory
+from bbtune.errors import JournalError
+from bbtune.evaluation.base import Pool
+from bbtune.evaluation.evaluator import PromptEvaluator
+from bbtune.evaluation.local import LocalPool
+from bbtune.evaluation.ray_pool import RayPool
+from bbtune.journal import FORMAT, EndOfRecord, Journal, Record, Recorded, now_ms
+from bbtune.loop import Generation, Ledger, Limits, Stopped, run_search
+from bbtune.optimizers import make_optimizer
+from bbtune.plan import Plan
+from bbtune.plot import plot_run
+from bbtune.progress import Show
+from bbtune.prompts.space import layer_scales
+from bbtune.result import PLOT, Reading, TuneResult
+from bbtune.search import BestEver, BlockSearch, Improves
+from bbtune.seeds import generator
+from bbtune.spec import JobSpec
+from bbtune.task.task import Task
+from bbtune.tracking import RunCard, Tracker
+from bbtune.versions import git_commit, versions
+
+
+class Session:
+    """A run in this process: earlier sessions are replayed from the journal, then the search goes on.
+
+    Args:
+        folder: of the run.
+        journal: with its start record.
+        show: told of every generation.
+    """
+
+    def __init__(self, folder: Path, journal: Journal, plan: Plan, task: Task, show: Show | None) -> None:
+        self._folder = folder
+        self._journal = journal
+        self._plan = plan
+        self._task = task
+        self._show = show
+        self._events: list[Generation] = []
+
+    def finish(self) -> TuneResult:
+        """Search, score the test split, and leave the result in the folder."""
+        spec = self._plan.spec
+        tracker = Tracker(self._folder, run_card(spec, self._journal.records[0])) if spec.tracking.enabled else None
+        result = None
+        try:
+            pool: Pool = RayPool(self._plan) if spec.evaluators.count else LocalPool(self._plan)
+            try:
+                result = self._result(pool, tracker)
+            finally:
+                pool.close()
+        finally:
+            if tracker is not None and not tracker.close(result):
+                later = f"send it later: bbtune sync {self._folder}"
+                self._say(f"MLflow lacks part of the record ({tracker.problem}); {later}")
+        return result
+
+    def _result(self, pool: Pool, tracker: Tracker | None) -> TuneResult:
+        plan, task, spec = self._plan, self._task, self._plan.spec
+        scales = layer_scales(self._stds(pool), spec.method.alpha, spec.method.sigma)
+        evaluator = PromptEvaluator(pool, plan, task.metric, scales)
+        stopped = self._search(evaluator, tracker)
+        if (stop := self._journal.find("stop")) is None:
+            stop = {"event": "stop", "reason": stopped.reason, "unix_ms": now_ms()}
+            self._journal.append(stop)
+        self._say(f"scoring {len(task.test)} test texts, with and without the prompt")
+        scores, gain = assess(evaluator, task, stopped.z, spec.seed)
+        result = TuneResult(
+            spec=spec,
+            labels=task.labels,
+            metric=task.metric.name,
+            z=stopped.z,
+            scales=scales,
+            stop_reason=stopped.reason,
+            cost=stopped.cost,
+            scores=scores,
+            gain=gain,
+            seeds={"job": spec.seed, "task": spec.task.seed},
+            versions=self._journal.records[0]["versions"],
+            reading=Reading(plan.kind, plan.template.text, plan.label_words),
+            stopped_ms=stop["unix_ms"],
+        )
+        plot_run(self._events, task.metric.name, spec.name, self._folder / PLOT)
+        result.save(self._folder)
+        return result
+
+    def _stds(self, pool: Pool) -> Any:
+        """Calibrated scales (L,) of the tuned layers, measured once in the life of a run."""
+        if (record := self._journal.find("calibration")) is None:
+            stds = pool.run("calibrate", [()])[0].tolist()
+            record = {"event": "calibration", "layers": list(self._plan.layers), "stds": stds}
+            self._journal.append(record)
+        return np.array(record["stds"])
+
+    def _search(self, evaluator: PromptEvaluator, tracker: Tracker | None) -> Stopped:
+        plan = self._plan
+        recorded = Recorded(evaluator, list(self._journal.records), self._journal)
+        ledger = Ledger(limits(plan.spec), len(plan.train), len(plan.dev))
+        for event in run_search(make_search(plan.spec, plan.layers), recorded, ledger):
+            if isinstance(event, Stopped):
+                return event
+            self._events.append(event)
+            if tracker is not None:
+                tracker.take(event)
+            if self._show is not None:
+                self._show.event(event)
+        raise JournalError("the search ended without a reason; please report this")
+
+    def _say(self, text: str) -> None:
+        if self._show is not None:
+            self._show.say(text)
+
+
+def make_search(spec: JobSpec, layers: Sequence[int]) -> BlockSearch:
+    """The search that a job describes, over the tuned layers."""
+    method, dim = spec.method, spec.prompt.intrinsic_dim
+    blocks = [[layer] for layer in layers] if method.blocks == "layerwise" else [list(layers)]
+
+    def make(block: int, size: int) -> Any:
+        rng = generator(spec.seed, "optimizer", block)
+        return make_optimizer(method.optimizer, size, method.population, method.sigma, rng)
+
+    sweeps = None
+    if method.schedule == "whole-sweeps" and spec.budget.evaluations is not None:
+        sweeps = spec.budget.evaluations // (method.population * len(blocks))
+    return BlockSearch(blocks, dim, make, Improves() if method.accept == "improves" else BestEver(), sweeps)
+
+
+def limits(spec: JobSpec) -> Limits:
+    """The limits of a job's search."""
+    return Limits(**spec.budget.model_dump())
+
+
+def replayed_events(spec: JobSpec, records: Sequence[Record]) -> list[Generation]:
+    """The generations of a run, from its records alone."""
+    calibration = next((record for record in records if record["event"] == "calibration"), None)
+    if calibration is None:
+        return []
+    events: list[Generation] = []
+    ledger = Ledger(limits(spec), records[0]["train_size"], records[0]["dev_size"])
+    try:
+        for event in run_search(make_search(spec, calibration["layers"]), Recorded(None, list(records)), ledger):
+            if isinstance(event, Generation):
+                events.append(event)
+    except EndOfRecord:
+        pass
+    return events
+
+
+def start_record(spec: JobSpec, task: Task, card: ModelCard) -> Record:
+    """The first line of a journal: what the run is of, and what it is made with.
+
+    Raises:
+        BackboneError: if the model cannot fit into the machine's free memory.
+    """
+    check_memory(card, spec.backbone, max(1, spec.evaluators.count))
+    return {
+        "event": "start",
+        "format": FORMAT,
+        "uid": uuid.uuid4().hex,
+        "spec_hash": spec.spec_hash,
+        "task": task.name,
+        "task_sha256": task.fingerprint,
+        "model_sha256": card.fingerprint,
+        "train_size": len(task.train),
+        "dev_size": len(task.dev),
+        "versions": versions(),
+        "git_commit": git_commit(),
+        "unix_ms": now_ms(),
+    }
+
+
+def check_same_run(then: Record, now: Record) -> list[str]:
+    """Compare the start record of a run with one made now; returns a sentence per version that differs.
+
+    Raises:
+        JournalError: if job, task data or model have changed.
+    """
+    for key, what in (("spec_hash", "job"), ("task_sha256", "task data or card"), ("model_sha256", "model")):
+        if then[key] != now[key]:
+            raise JournalError(
+                f"the {what} has changed since the run began ({then[key][:12]} then, {now[key][:12]} now); "
+                "restore it, or run the job anew in another folder"
+            )
+    changed = {name: version for name, version in then["versions"].items() if now["versions"].get(name) != version}
+    return [
+        f"{name} was {version} when the run began, now {now['versions'].get(name, 'not installed')}: "
+        "the last digits of scores may differ from those of an uninterrupted run"
+        for name, version in changed.items()
+    ]
+
+
+def run_card(spec: JobSpec, start: Record) -> RunCard:
+    """What MLflow is told of a run before its first generation."""
+    tags = {f"bbtune.version.{name}": version for name, version in start["versions"].items()}
+    if start["git_commit"]:
+        tags["mlflow.source.git.commit"] = start["git_commit"]
+    dataset = {"name": start["task"], "digest": start["task_sha256"][:32], "source": spec.task.source}
+    return RunCard(start["uid"], spec, tags, dataset, start["unix_ms"])
