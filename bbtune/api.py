@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from bbtune.backbone.sources import check_memory
 from bbtune.errors import BbtuneError, Fault, JobError, JournalError
 from bbtune.jobfile import load_job, parse_job, read_job
 from bbtune.journal import Journal, read_journal
@@ -35,6 +36,7 @@ def run(job: Job, out: str | Path | None = None, show: Show | None = None) -> Tu
     folder = Path(out) if out is not None else default_folder(spec)
     _refuse_used(folder)
     plan, task, card = make_plan(spec)
+    check_memory(card, spec.backbone, max(1, spec.evaluators.count))
     folder.mkdir(parents=True, exist_ok=True)
     with Journal(folder / JOURNAL) as journal:
         if journal.records:  # another process was quicker
@@ -72,6 +74,7 @@ def resume(folder: str | Path, evaluators: int | None = None, show: Show | None 
     spec = load_job(folder / SPEC, [] if evaluators is None else [f"evaluators.count={evaluators}"])
     with Journal(folder / JOURNAL) as journal:
         plan, task, card = make_plan(spec)
+        check_memory(card, spec.backbone, max(1, spec.evaluators.count))
         now = start_record(spec, task, card)
         if not journal.records:  # killed before the first line was whole
             journal.append(now)
@@ -112,9 +115,11 @@ def sync(folder: str | Path, uri: str | None = None) -> str:
 def _refuse_used(folder: Path) -> None:
     if (folder / RESULT).is_file():
         raise BbtuneError(f"{folder} holds a finished run; read it with bbtune show {folder}, or give another --out")
-    if (folder / JOURNAL).is_file():
-        raise BbtuneError(f"{folder} holds an unfinished run; go on with bbtune resume {folder}, or give another --out")
-    if folder.is_dir() and any(folder.iterdir()):
+    if (folder / JOURNAL).is_file() and (folder / JOURNAL).stat().st_size:
+        raise BbtuneError(
+            f"{folder} holds an unfinished run; go on with bbtune resume {folder} (--evaluators N for another number), or give another --out"
+        )
+    if folder.is_dir() and not {path.name for path in folder.iterdir()} <= {JOURNAL, SPEC}:
         raise BbtuneError(f"{folder} holds files that are no run; give a new or empty folder as --out")
 
 

@@ -139,8 +139,7 @@ def _shown(spec: Any, folder: Path, work: Callable[[Any], Any]) -> None:
     from bbtune.session import limits
 
     console = Console(stderr=True)
-    signal.signal(signal.SIGTERM, _interrupt)  # and SIGINT, which a shell has background jobs ignore
-    signal.signal(signal.SIGINT, _interrupt)
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
         with make_show(console, limits(spec)) as view:
             result = work(view)
@@ -166,5 +165,5 @@ def main() -> None:
         typer.echo(f"error: {error}", err=True)
         sys.exit(1)
     except OSError as error:  # a disk that is full, a folder that is read-only
-        typer.echo(f"error: {error.filename or 'the disk'}: {error.strerror or error}", err=True)
+        typer.echo(f"error: {error.filename}: {error.strerror}" if error.filename else f"error: {error}", err=True)
         sys.exit(1)

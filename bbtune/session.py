@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from bbtune.assess import assess
-from bbtune.backbone.sources import ModelCard, check_memory
+from bbtune.backbone.sources import ModelCard
 from bbtune.errors import JournalError
 from bbtune.evaluation.base import Pool
 from bbtune.evaluation.evaluator import PromptEvaluator
@@ -91,8 +91,8 @@ class Session:
             reading=Reading(plan.kind, plan.template.text, plan.label_words),
             stopped_ms=stop["unix_ms"],
         )
-        plot_run(self._events, task.metric.name, spec.name, self._folder / PLOT)
         result.save(self._folder)
+        plot_run(self._events, task.metric.name, spec.name, self._folder / PLOT)
         return result
 
     def _stds(self, pool: Pool) -> Any:
@@ -159,12 +159,7 @@ def replayed_events(spec: JobSpec, records: Sequence[Record]) -> list[Generation
 
 
 def start_record(spec: JobSpec, task: Task, card: ModelCard) -> Record:
-    """The first line of a journal: what the run is of, and what it is made with.
-
-    Raises:
-        BackboneError: if the model cannot fit into the machine's free memory.
-    """
-    check_memory(card, spec.backbone, max(1, spec.evaluators.count))
+    """The first line of a journal: what the run is of, and what it is made with."""
     return {
         "event": "start",
         "format": FORMAT,

@@ -120,9 +120,49 @@ def test_a_job_may_be_a_mapping_and_its_faults_come_together():
 
 
 def test_an_unfinished_run_is_not_begun_again(make_job, tmp_path):
-    (tmp_path / "journal.jsonl").write_text("")
+    (tmp_path / "journal.jsonl").write_text("{}\n")
     with pytest.raises(BbtuneError, match="bbtune resume"):
         api.run(make_job("bert"), tmp_path)
+
+
+@pytest.mark.parametrize("with_spec", [True, False])
+def test_a_run_killed_before_its_first_line_can_be_begun_again(with_spec, make_job, tmp_path):
+    job = make_job("bert", budget={"evaluations": 9})
+    (tmp_path / "journal.jsonl").write_text("")
+    if with_spec:
+        (tmp_path / "spec.yaml").write_text(job.to_yaml())
+    assert api.run(job, tmp_path).cost.evaluations == 9
+
+
+def test_a_folder_with_other_files_is_left_alone(make_job, tmp_path):
+    (tmp_path / "plot.png").write_text("mine")
+    with pytest.raises(BbtuneError, match="holds files that are no run"):
+        api.run(make_job("bert"), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["plot.png"]
+
+
+def test_weights_changed_in_place_are_noticed_on_resume(make_job, tiny_models, tmp_path):
+    import shutil
+
+    from safetensors.torch import load_file, save_file
+
+    folder = shutil.copytree(tiny_models["bert"], tmp_path / "model")
+    api.run(make_job("bert", backbone={"model": f"path:{folder}"}, budget={"evaluations": 9}), tmp_path / "run")
+    (tmp_path / "run" / "result.json").unlink()
+    weights = {name: tensor * 0.5 for name, tensor in load_file(folder / "model.safetensors").items()}
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(BbtuneError, match="the model has changed since the run began"):
+        api.resume(tmp_path / "run")
+
+
+def test_a_result_predicts_without_its_data(make_job, tiny_task, tmp_path):
+    import shutil
+
+    folder = shutil.copytree(tiny_task, tmp_path / "task")
+    result = api.run(make_job("bert", task={"source": f"folder:{folder}"}), tmp_path / "run")
+    before = Predictor(result).predict(["a great film"])
+    shutil.rmtree(folder)
+    assert Predictor(TuneResult.load(tmp_path / "run")).predict(["a great film"]) == before
 
 
 def test_pairs_of_texts_run_and_predict(make_job, tmp_path):

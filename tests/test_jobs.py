@@ -27,7 +27,7 @@ def test_the_quickstart_beats_zero_shot_beyond_chance(tmp_path):
 
 @pytest.mark.skipif("BBTUNE_DATA" not in os.environ, reason="BBTUNE_DATA names no folder of task folders")
 def test_ag_news_on_minilm_lowers_the_loss_and_scores_as_expected_without_tuning(tmp_path):
-    changes = ["tracking.enabled=false", "budget.evaluations=61", "method.optimizer=spsa", "method.blocks=joint"]
+    changes = ["tracking.enabled=false", "budget.evaluations=61"]
     result = api.run(load_job(JOBS / "agnews_minilm.yaml", changes), tmp_path / "run")
     assert 0.6 < result.scores["zero_shot"].test.value < 0.8
     assert result.scores["tuned"].dev.value >= result.scores["zero_shot"].dev.value - 0.05

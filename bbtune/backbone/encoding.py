@@ -120,14 +120,14 @@ class Encoder:
         return [*ids[: self.leading], *self._prompt_ids, *ids[self.leading :]]
 
     def _shortened(self, values: dict[str, str], excess: int) -> dict[str, str]:
-        """The longest text cut at its end, by as many tokens as it is longer than the other, or by all the excess."""
+        """The longest text cut at its end: down to the other one, and by half of what is then too much."""
         starts = {
             name: [start for start, _ in self._tokenizer(text, **_OFFSETS)["offset_mapping"]]
             for name, text in values.items()
         }
         *others, longest = sorted(starts, key=lambda name: len(starts[name]))
         lead = min((len(starts[longest]) - len(starts[other]) for other in others), default=excess)
-        kept = len(starts[longest]) - min(excess, max(1, lead))
+        kept = len(starts[longest]) - min(excess, lead + (excess - lead + 1) // 2)
         if kept < 1 or starts[longest][kept] == 0:
             raise BackboneError(
                 f"backbone.max_tokens: expected room for prompt, template and some text, got {self._max_tokens}; "

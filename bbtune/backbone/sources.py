@@ -105,16 +105,37 @@ class ModelCard:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 (hex) of the configuration and the names and sizes of the local files."""
+        """SHA-256 (hex) of the configuration and of samples of the local files."""
         folder = self.files.folder
-        sizes = {} if folder is None else {p.name: p.stat().st_size for p in sorted(folder.iterdir()) if p.is_file()}
-        said = [self.files.name if folder is None else "", self.files.revision, self.config.to_dict(), sizes]
+        files = {} if folder is None else {p.name: _sample(p) for p in sorted(folder.iterdir()) if p.is_file()}
+        said = [
+            self.files.name if folder is None else "",
+            self.files.revision,
+            self._commit(),
+            self.config.to_dict(),
+            files,
+        ]
         return hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode()).hexdigest()
+
+    def _commit(self) -> str | None:
+        """Of a model of the hub; it follows the branch that was asked for."""
+        return getattr(self.config, "_commit_hash", None) if self.files.folder is None else None
 
     @property
     def layer_count(self) -> int:
         """Number of layers L of the model."""
         return int(self.config.num_hidden_layers)
+
+
+def _sample(path: Path) -> str:
+    """SHA-256 (hex) of a file's size and of 64 blocks of it: whole large models would take minutes to read."""
+    size, block = path.stat().st_size, 1 << 16
+    digest = hashlib.sha256(str(size).encode())
+    with path.open("rb") as file:
+        for i in range(64):
+            file.seek(max(0, (size - block) * i // 63))
+            digest.update(file.read(block))
+    return digest.hexdigest()
 
 
 def read_model_card(spec: BackboneSpec) -> ModelCard:

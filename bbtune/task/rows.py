@@ -88,6 +88,8 @@ def _row_fault(row: Row, columns: Columns, label_of: Callable[[Any], int | None]
             return _missing(name, row)
         if not isinstance(value, str):
             return f"field {name!r}: expected text, got {value!r}"
+        if not value.isprintable() and any("\ud800" <= character <= "\udfff" for character in value):
+            return f"field {name!r} has half a character (a lone surrogate)"
         if not value.strip():
             return f"field {name!r} is empty"
     if (label := row.values.get(columns.label)) is None:

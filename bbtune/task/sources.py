@@ -6,7 +6,9 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from bbtune.errors import TaskError, did_you_mean
 from bbtune.spec import TaskSpec
@@ -29,6 +31,19 @@ def load_task(spec: TaskSpec) -> Task:
     return _SOURCES[scheme](name, spec)
 
 
+class TaskCard(BaseModel):
+    """What ``task.json`` of a task folder must and may say; other keys are for readers."""
+
+    model_config = ConfigDict(strict=True, frozen=True)
+    name: str
+    kind: Literal["single", "pair"]
+    labels: list[str]
+    template: str | None = None
+    label_words: list[str | list[str]] | None = None
+    metric: str | None = None
+    metric_positive_label: int | str | None = None
+
+
 def _load_builtin(name: str, spec: TaskSpec) -> Task:
     known = sorted(path.name for path in _BUILTIN.iterdir() if path.is_dir())
     if name not in known:
@@ -44,8 +59,8 @@ def _load_folder(name: str, spec: TaskSpec) -> Task:
     if draws and spec.seed not in draws:
         raise TaskError(f"{folder}: no draw with seed {spec.seed}, expected one of {draws}; set task.seed")
     drawn = folder / f"seed{spec.seed}" if draws else folder
-    labels = _labels(spec, tuple(card["labels"]))
-    fields = FIELD_NAMES[card["kind"]]
+    labels = _labels(spec, tuple(card.labels))
+    fields = FIELD_NAMES[card.kind]
 
     def label_of(value: Any) -> int | None:
         return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < len(labels) else None
@@ -55,15 +70,15 @@ def _load_folder(name: str, spec: TaskSpec) -> Task:
         for split, path in (("train", drawn), ("dev", drawn), ("test", folder))
     }
     return Task(
-        name=str(card["name"]),
-        kind=card["kind"],
+        name=card.name,
+        kind=card.kind,
         labels=labels,
-        metric=make_metric(spec, labels, card.get("metric"), card.get("metric_positive_label")),
+        metric=make_metric(spec, labels, card.metric, card.metric_positive_label),
         train=first_per_label(splits["train"], spec.shots, labels, f"{drawn}/train.jsonl"),
         dev=first_per_label(splits["dev"], spec.shots, labels, f"{drawn}/dev.jsonl"),
         test=tuple(splits["test"]),
-        template=card.get("template"),
-        label_words=_words(card.get("label_words")),
+        template=card.template,
+        label_words=_words(card.label_words),
     )
 
 
@@ -73,7 +88,7 @@ FIELD_NAMES = {
 }
 
 
-def _read_card(folder: Path) -> dict[str, Any]:
+def _read_card(folder: Path) -> TaskCard:
     path = folder / "task.json"
     if not path.is_file():
         raise TaskError(f"{folder}: expected a task folder with task.json, found none; for a table use file:PATH")
@@ -83,12 +98,11 @@ def _read_card(folder: Path) -> dict[str, Any]:
         raise TaskError(f"{path}: not JSON in UTF-8 ({error})") from error
     if not isinstance(card, dict):
         raise TaskError(f"{path}: expected a JSON object, got {card!r}")
-    missing = [key for key in ("name", "kind", "labels") if key not in card]
-    if missing:
-        raise TaskError(f"{path}: lacks {missing}")
-    if card["kind"] not in FIELD_NAMES:
-        raise TaskError(f"{path}: kind: expected 'single' or 'pair', got {card['kind']!r}")
-    return card
+    try:
+        return TaskCard.model_validate(card)
+    except ValidationError as error:
+        faults = [f"{'.'.join(map(str, item['loc']))}: {item['msg']}, got {item['input']!r}" for item in error.errors()]
+        raise TaskError(f"{path}: {'; '.join(faults)}") from error
 
 
 def _load_file(name: str, spec: TaskSpec) -> Task:

@@ -125,9 +125,9 @@ def test_a_label_that_is_no_number_of_the_card_is_told_with_its_line(tmp_path: P
 @pytest.mark.parametrize(
     ("card", "said"),
     [
-        ({"labels": None}, "task.json: lacks ['labels']"),
-        ({"name": None, "kind": None}, "task.json: lacks ['name', 'kind']"),
-        ({"kind": "triple"}, "task.json: kind: expected 'single' or 'pair', got 'triple'"),
+        ({"labels": None}, "task.json: labels: Field required"),
+        ({"name": None, "kind": None}, "task.json: name: Field required"),
+        ({"kind": "triple"}, "task.json: kind: Input should be 'single' or 'pair', got 'triple'"),
         ({"metric": "acuracy"}, "got 'acuracy'; did you mean \"accuracy\"?"),
         ({"metric": "f1"}, "task.positive_label: metric f1 needs the label that counts, one of ['bad', 'good']"),
         ({"metric": "f1", "metric_positive_label": 2}, "task.positive_label: metric f1 needs the label that counts"),
