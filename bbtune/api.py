@@ -116,9 +116,8 @@ def _refuse_used(folder: Path) -> None:
     if (folder / RESULT).is_file():
         raise BbtuneError(f"{folder} holds a finished run; read it with bbtune show {folder}, or give another --out")
     if (folder / JOURNAL).is_file() and (folder / JOURNAL).stat().st_size:
-        raise BbtuneError(
-            f"{folder} holds an unfinished run; go on with bbtune resume {folder} (--evaluators N for another number), or give another --out"
-        )
+        again = f"go on with bbtune resume {folder} (--evaluators N for another number)"
+        raise BbtuneError(f"{folder} holds an unfinished run; {again}, or give another --out")
     if folder.is_dir() and not {path.name for path in folder.iterdir()} <= {JOURNAL, SPEC}:
         raise BbtuneError(f"{folder} holds files that are no run; give a new or empty folder as --out")
 
