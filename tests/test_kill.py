@@ -77,16 +77,21 @@ def test_a_killed_run_resumes_to_the_result_of_an_uninterrupted_one(family, kill
 def test_an_interrupted_run_says_how_to_go_on(sent, count, make_job, tmp_path):
     spec = make_job("bert", budget={"evaluations": 100_000}, evaluators={"count": count})
     job = write_job(spec, tmp_path / "job.yaml")
-    ignoring = (
-        ["sh", "-c", 'trap "" INT; exec "$@"', "sh"] if sent == signal.SIGTERM else []
-    )  # as shells start "&" jobs
-    process = subprocess.Popen(
-        [*ignoring, *command("run", job, "--out", str(tmp_path / "run"))], stderr=subprocess.PIPE, text=True
-    )
-    while lines(tmp_path / "run") < 5:
-        time.sleep(0.02)
-    process.send_signal(sent)
-    _, errors = process.communicate(timeout=60)
+    # A shell starts "&" jobs with SIGINT ignored; SIGTERM must end those, too.
+    at_start = signal.SIG_IGN if sent == signal.SIGTERM else signal.default_int_handler
+    kept = signal.signal(signal.SIGINT, at_start)
+    try:
+        arguments = command("run", job, "--out", str(tmp_path / "run"))
+        process = subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True)
+    finally:
+        signal.signal(signal.SIGINT, kept)
+    try:
+        while lines(tmp_path / "run") < 5:
+            time.sleep(0.02)
+        process.send_signal(sent)
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert process.returncode == 130
     assert f"go on with: bbtune resume {tmp_path / 'run'}" in errors
     assert "Traceback" not in errors
