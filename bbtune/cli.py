@@ -41,7 +41,11 @@ def run(
     from bbtune import api
     from bbtune.jobfile import load_job
 
-    spec = load_job(job, [*(overrides or []), *([f"tracking.uri={tracking_uri}"] if tracking_uri else [])])
+    changes = [*(overrides or []), *([f"tracking.uri={tracking_uri}"] if tracking_uri else [])]
+    try:
+        spec = load_job(job, changes)
+    except JobError as error:  # of the text alone; tell those that data and model show, too
+        raise JobError(api.validate(job, changes) or error.faults) from error
     folder = out if out is not None else api.default_folder(spec)
     _shown(spec, folder, lambda show: api.run(spec, folder, show))
 

@@ -29,7 +29,7 @@ def plot_run(events: Sequence[Generation], metric: str, title: str, path: Path) 
     left.set_title(title)
     handles, labels = left.get_legend_handles_labels()
     more_handles, more_labels = right.get_legend_handles_labels()
-    left.legend(handles + more_handles, labels + more_labels, loc="center right", frameon=False)
+    figure.legend(handles + more_handles, labels + more_labels, loc="outside lower center", ncols=3, frameon=False)
     figure.savefig(path, dpi=120)
 
 

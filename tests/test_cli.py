@@ -151,6 +151,20 @@ def test_mistakes_are_told_in_words(bbtune, job, tmp_path, change, words):
     assert not (tmp_path / "run").exists()
 
 
+def test_run_tells_the_faults_of_text_data_and_model_together(bbtune, job, tmp_path):
+    changes = (
+        "promt.kind=prefix",
+        "method.optimizer=cmaa",
+        "backbone.model=path:/nowhere",
+        "task.template={text} {mas}",
+    )
+    code, _, err = bbtune("run", job, *[part for change in changes for part in ("--set", change)])
+    assert code == 2
+    assert "4 faults in the job" in err
+    for words in ('did you mean "prompt"?', 'did you mean "cma"?', "found nothing at /nowhere", "unknown field {mas}"):
+        assert words in err
+
+
 def test_a_missing_job_file_is_told_in_words(bbtune, tmp_path):
     code, _, err = bbtune("run", tmp_path / "none.yaml")
     assert code == 2
