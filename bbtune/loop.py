@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -128,8 +127,8 @@ class Selection:
 
     def is_new(self, z: NDArray[np.float64]) -> bool:
         """Whether z differs from the last one judged."""
-        digest = hashlib.sha256(z.tobytes()).digest()
-        fresh, self._judged = digest != self._judged, digest
+        now = z.tobytes()
+        fresh, self._judged = now != self._judged, now
         return fresh
 
     def judge(self, z: NDArray[np.float64], scores: Scores) -> Judged:

@@ -11,8 +11,8 @@ from bbtune.optimizers import check_optimizer_name
 from bbtune.spec import JobSpec, PromptSpec
 from bbtune.task.sources import load_task
 from bbtune.task.task import Example, Task
-from bbtune.task.template import Template
-from bbtune.task.verbalizer import label_token_ids
+from bbtune.task.template import FIELDS, Template
+from bbtune.task.verbalizer import label_token_ids, words_per_label
 
 Words = tuple[tuple[str, ...], ...]
 
@@ -129,7 +129,7 @@ def _template(spec: JobSpec, task: Task | None, card: ModelCard | None, faults: 
     if task is None:
         return None
     encoder = card is not None and card.kind == "sentence-encoder"
-    plain = "{text}" if task.kind == "single" else "{text_a} {text_b}"
+    plain = " ".join(f"{{{name}}}" for name in FIELDS[task.kind])
     text = spec.task.template or (plain if encoder else task.template)
     if text is None:
         example = plain + " It was {mask}."
@@ -178,9 +178,9 @@ def _label_words(
 ) -> Words | None:
     if task is None:
         return None
-    words = task.label_words or tuple((label,) for label in task.labels)
+    words = task.label_words or words_per_label(task.labels)
     if spec.task.label_words is not None:
-        words = tuple((word,) if isinstance(word, str) else tuple(word) for word in spec.task.label_words)
+        words = words_per_label(spec.task.label_words)
     if len(words) != len(task.labels) or not all(words):
         expected = f"{len(task.labels)} entries with words, one for each of {list(task.labels)}"
         faults.append(Fault("task.label_words", f"expected {expected}, got {len(words)}"))

@@ -114,7 +114,9 @@ class Connection:
         )
         found = client.search_runs([experiment_id], f"tags.`bbtune.uid` = '{card.uid}'", max_results=1)
         run_id = str(found[0].info.run_id) if found else self._create(experiment_id)
-        params = [self._entities.Param(name, value) for name, value in flat(card.spec.model_dump(mode="json")).items()]
+        known = found[0].data.params if found else {}  # MLflow refuses to change one: resumed on more evaluators, say
+        said = flat(card.spec.model_dump(mode="json")).items()
+        params = [self._entities.Param(name, value) for name, value in said if name not in known]
         client.log_batch(run_id, params=params, synchronous=True)
         dataset = self._entities.Dataset(source_type="bbtune", **card.dataset)
         client.log_inputs(run_id, [self._entities.DatasetInput(dataset, [])])
@@ -211,7 +213,7 @@ def event_metrics(event: Generation) -> dict[str, float]:
         "dev_score": event.dev_metric,
         "dev_score_incumbent": event.dev.metric if event.dev else None,
         "dev_loss_incumbent": event.dev.loss if event.dev else None,
-        "layer": event.layers[0] if event.layers and len(event.layers) == 1 else None,
+        "layer": event.layers[0] if len(event.layers) == 1 else None,
         "examples": cost.examples,
         "evaluations_per_s": cost.evaluations / cost.seconds if cost.seconds else None,
     }

@@ -17,6 +17,7 @@ from bbtune.task.metrics import METRICS, Metric
 from bbtune.task.rows import Columns, Row, read_rows, to_examples
 from bbtune.task.task import Task
 from bbtune.task.template import FIELDS
+from bbtune.task.verbalizer import words_per_label
 
 _BUILTIN = Path(__file__).parent / "builtin"
 
@@ -78,7 +79,7 @@ def _load_folder(name: str, spec: TaskSpec) -> Task:
         dev=first_per_label(splits["dev"], spec.shots, labels, f"{drawn}/dev.jsonl"),
         test=tuple(splits["test"]),
         template=card.template,
-        label_words=_words(card.label_words),
+        label_words=None if card.label_words is None else words_per_label(card.label_words),
     )
 
 
@@ -191,10 +192,6 @@ def _labels(spec: TaskSpec, found: tuple[str, ...]) -> tuple[str, ...]:
     if len(spec.labels) != len(found):
         raise TaskError(f"task.labels: expected {len(found)} names, one for each of {list(found)}, got {spec.labels}")
     return tuple(spec.labels)
-
-
-def _words(words: list[str | list[str]] | None) -> tuple[tuple[str, ...], ...] | None:
-    return None if words is None else tuple((word,) if isinstance(word, str) else tuple(word) for word in words)
 
 
 def make_metric(spec: TaskSpec, labels: tuple[str, ...], name: str | None, positive: int | str | None) -> Metric:

@@ -6,6 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 
+def words_per_label(words: Sequence[str | Sequence[str]]) -> tuple[tuple[str, ...], ...]:
+    """Words of each label, where a single word may stand for itself."""
+    return tuple((word,) if isinstance(word, str) else tuple(word) for word in words)
+
+
 def label_token_ids(
     words: Sequence[Sequence[str]], tokenizer: Any, after_space: bool
 ) -> tuple[list[list[int]], list[str]]:
