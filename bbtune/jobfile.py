@@ -90,8 +90,9 @@ def _combinations(spec: JobSpec, broken: set[str]) -> list[Fault]:
     def sound(*paths: str) -> bool:
         return not any(f"{b}.".startswith(f"{p}.") or p.startswith(f"{b}.") for b in broken for p in paths)
 
-    if sound("budget") and budget.evaluations is None and budget.examples is None and budget.seconds is None:
-        faults.append(Fault("budget", "expected at least one of evaluations, examples, seconds; got none"))
+    limits = budget.model_dump()
+    if sound("budget") and all(limit is None for limit in limits.values()):
+        faults.append(Fault("budget", f"expected at least one of {', '.join(limits)}; got none"))
     first = method.population + (method.accept == "improves")
     rests_on = ("budget.evaluations", "method.population", "method.accept", "method.preset")
     if sound(*rests_on) and budget.evaluations is not None and budget.evaluations < first:

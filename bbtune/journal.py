@@ -12,6 +12,7 @@ import json
 import os
 import time
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
@@ -23,7 +24,7 @@ from numpy.typing import NDArray
 from bbtune.errors import DeadlineReached, JournalError
 from bbtune.evaluation.base import Evaluator, Scores, Split
 
-FORMAT = 1
+FORMAT = 2
 Record = dict[str, Any]
 
 
@@ -106,7 +107,10 @@ def _parse(path: Path) -> tuple[list[Record], int]:
         records.append(record)
         whole += len(line)
     if records and records[0].get("format") != FORMAT:
-        raise JournalError(f"{path}: expected journal format {FORMAT}, got {records[0].get('format')!r}")
+        raise JournalError(
+            f"{path}: expected journal format {FORMAT}, got {records[0].get('format')!r}; "
+            "finish the run with the version of bbtune that began it, or start a new one"
+        )
     return records, whole
 
 
@@ -147,8 +151,12 @@ class Recorded:
         last = max((record.get("elapsed_s", 0.0) for record in records), default=0.0)
         self._start = time.monotonic() - last
 
-    def evaluate(self, z: NDArray[np.float64], split: Split, deadline: float | None = None) -> Scores:
+    def evaluate(self, z: NDArray[np.float64], split: Split, deadline: float | None = None, first: int = 0) -> Scores:
         """Scores of z (P, L, D), recorded or new.
+
+        Args:
+            deadline: on the clock of :func:`time.monotonic`.
+            first: index of the lowest tuned layer in which the candidates may differ.
 
         Raises:
             JournalError: if the record at this place is of another z or split.
@@ -160,10 +168,10 @@ class Recorded:
             raise DeadlineReached("the budget of seconds ended inside a generation")
         if self._evaluator is None:
             raise EndOfRecord
-        scores = self._evaluator.evaluate(z, split, deadline)
+        scores = self._evaluator.evaluate(z, split, deadline, first)
         if deadline is not None and time.monotonic() > deadline:
             raise DeadlineReached("the budget of seconds ended inside a generation")
-        scores = Scores(scores.loss, scores.metric, scores.logits, scores.examples, self.elapsed_s(), now_ms())
+        scores = replace(scores, elapsed_s=self.elapsed_s(), unix_ms=now_ms())
         if self._journal is not None:
             self._journal.append(_record(z, split, scores))
         return scores
@@ -190,6 +198,7 @@ def _record(z: NDArray[np.float64], split: Split, scores: Scores) -> Record:
         "loss": scores.loss.tolist(),
         "metric": scores.metric.tolist(),
         "examples": scores.examples,
+        "layer_forwards": scores.layer_forwards,
         "elapsed_s": scores.elapsed_s,
         "unix_ms": scores.unix_ms,
     }
@@ -207,6 +216,7 @@ def _replayed(record: Record, z: NDArray[np.float64], split: Split) -> Scores:
         np.array(record["metric"]),
         None,
         record["examples"],
+        record["layer_forwards"],
         record["elapsed_s"],
         record["unix_ms"],
     )

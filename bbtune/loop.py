@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from bbtune.cost import Sizes
 from bbtune.errors import DeadlineReached
 from bbtune.evaluation.base import Evaluator, Scores
 from bbtune.search import BlockSearch
@@ -20,16 +21,18 @@ class Limits:
 
     evaluations: int | None = None
     examples: int | None = None
+    layer_forwards: int | None = None
     seconds: float | None = None
 
 
 @dataclass(frozen=True)
 class Cost:
     """What a search has used: candidates scored on the train split, texts run through the model (train and dev),
-    seconds of the clock."""
+    texts times layers that ran, seconds of the clock."""
 
     evaluations: int = 0
     examples: int = 0
+    layer_forwards: int = 0
     seconds: float = 0.0
 
 
@@ -80,13 +83,12 @@ class Ledger:
 
     Args:
         limits: of the search.
-        dev_size: examples of one dev judgement.
+        sizes: of the splits and the model.
     """
 
-    def __init__(self, limits: Limits, train_size: int, dev_size: int) -> None:
+    def __init__(self, limits: Limits, sizes: Sizes) -> None:
         self._limits = limits
-        self._train_size = train_size
-        self._dev_size = dev_size
+        self._sizes = sizes
         self._counted_at = time.monotonic()
         self.cost = Cost()
 
@@ -94,20 +96,33 @@ class Ledger:
         """Add what a call cost."""
         cost = self.cost
         self._counted_at = time.monotonic()
-        self.cost = Cost(cost.evaluations + evaluations, cost.examples + scores.examples, scores.elapsed_s)
+        self.cost = Cost(
+            cost.evaluations + evaluations,
+            cost.examples + scores.examples,
+            cost.layer_forwards + scores.layer_forwards,
+            scores.elapsed_s,
+        )
 
     def spend_all_seconds(self) -> None:
         """Count the generation that the deadline cut off: it used up the seconds, though nothing came of it."""
         self.cost = replace(self.cost, seconds=self._limits.seconds or self.cost.seconds)
 
-    def refusal(self, candidates: int) -> str | None:
-        """The limit that a generation of so many candidates, and a judgement after it, would break."""
-        cost, limits = self.cost, self._limits
+    def refusal(self, candidates: int, first: int = 0) -> str | None:
+        """The limit that a generation, and a judgement after it, would break.
+
+        Args:
+            candidates: of the generation; 0 for a judgement alone.
+            first: index of the lowest tuned layer in which they may differ.
+        """
+        cost, limits, sizes = self.cost, self._limits, self._sizes
         if limits.evaluations is not None and cost.evaluations + candidates > limits.evaluations:
             return "budget.evaluations"
-        examples = candidates * self._train_size + self._dev_size
+        examples = candidates * sizes.train + sizes.dev
         if limits.examples is not None and cost.examples + examples > limits.examples:
             return "budget.examples"
+        forwards = sizes.layer_forwards(sizes.train, candidates, first) + sizes.layer_forwards(sizes.dev, 1)
+        if limits.layer_forwards is not None and cost.layer_forwards + forwards > limits.layer_forwards:
+            return "budget.layer_forwards"
         if limits.seconds is not None and cost.seconds >= limits.seconds:
             return "budget.seconds"
         return None
@@ -123,13 +138,15 @@ class Selection:
     def __init__(self, z: NDArray[np.float64]) -> None:
         self.z = z
         self.best = Judged(np.inf, -np.inf, True)
-        self._judged: bytes | None = None
+        self._judged: NDArray[np.float64] | None = None
 
-    def is_new(self, z: NDArray[np.float64]) -> bool:
-        """Whether z differs from the last one judged."""
-        now = z.tobytes()
-        fresh, self._judged = now != self._judged, now
-        return fresh
+    def changed_from(self, z: NDArray[np.float64]) -> int | None:
+        """Index of the lowest layer in which z (L, D) differs from the last one asked about; 0 for the first z, None
+        for an equal one."""
+        before, self._judged = self._judged, z
+        if before is None:
+            return 0
+        return next((i for i in range(len(z)) if z[i].tobytes() != before[i].tobytes()), None)
 
     def judge(self, z: NDArray[np.float64], scores: Scores) -> Judged:
         """Take the dev scores of z."""
@@ -151,18 +168,18 @@ def run_search(search: BlockSearch, evaluator: Evaluator, ledger: Ledger) -> Ite
     try:
         while reason is None:
             judged = None
-            if selection.is_new(z := search.incumbent):
-                scores = evaluator.evaluate(z[None], "dev", ledger.deadline())
+            if (first := selection.changed_from(z := search.incumbent)) is not None:
+                scores = evaluator.evaluate(z[None], "dev", ledger.deadline(), first)
                 ledger.spend(scores, evaluations=0)
                 judged = selection.judge(z, scores)
             yield Generation(
                 number, layers, ledger.cost, scores.unix_ms, best, best_loss, metric, judged, selection.best.metric
             )
-            reason = next(iter(search.stop_reasons()), None) or ledger.refusal(search.next_size)
+            reason = next(iter(search.stop_reasons()), None) or ledger.refusal(search.next_size, search.next_first)
             if reason is not None:
                 break
             proposal = search.ask()
-            scores = evaluator.evaluate(proposal.z, "train", ledger.deadline())
+            scores = evaluator.evaluate(proposal.z, "train", ledger.deadline(), proposal.first)
             search.tell(proposal, scores)
             ledger.spend(scores, evaluations=len(proposal.z))
             number, layers = number + 1, proposal.layers

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bbtune.backbone.encoding import Encoder, prompt_token_ids
+from bbtune.backbone.encoding import Encoder, PromptText, prompt_token_ids
 from bbtune.backbone.sources import ModelCard, read_model_card
+from bbtune.cost import Sizes
 from bbtune.errors import BackboneError, Fault, JobError, OptimizerError, TaskError
 from bbtune.optimizers import check_optimizer_name
 from bbtune.spec import JobSpec, PromptSpec
@@ -19,26 +20,38 @@ Words = tuple[tuple[str, ...], ...]
 
 @dataclass(frozen=True)
 class Plan:
-    """What a worker needs to score candidates; small, and sent to it once. No test example is in it."""
+    """What a worker needs to score candidates; small, and sent to it once. No test example is in it.
+
+    ``layers`` are the tuned ones of the model's ``depth`` layers.
+    """
 
     spec: JobSpec
     kind: str
     template: Template
     label_words: Words
     layers: tuple[int, ...]
+    depth: int
     train: tuple[Example, ...]
     dev: tuple[Example, ...]
+
+    @property
+    def sizes(self) -> Sizes:
+        """What decides the cost of a call."""
+        return Sizes(len(self.train), len(self.dev), self.layers, self.depth)
 
     def encoder(self, card: ModelCard, with_prompt: bool) -> Encoder:
         """Encoder of the job's rows; without the prompt only its text in words stays, as a user would write it."""
         prompt = self.spec.prompt
-        if with_prompt:
-            ids = prompt_token_ids(card.tokenizer, prompt.text, prompt.tokens)
-        else:
-            ids = prompt_token_ids(card.tokenizer, prompt.text, None) if prompt.text else []
-        joint = " " if prompt.text and not prompt.text[-1].isspace() else ""
+        text, joint = prompt.text, ""
+        if text and prompt.place == "before" and not text[-1].isspace():
+            joint = " "
+        if text and prompt.place == "after" and not text[0].isspace():
+            text = " " + text
+        ids = []
+        if with_prompt or text:
+            ids = prompt_token_ids(card.tokenizer, text, prompt.tokens if with_prompt else None)
         room = min(self.spec.backbone.max_tokens, _positions(card))
-        return Encoder(card.tokenizer, card.kind, self.template, ids, joint, room)
+        return Encoder(card, self.template, PromptText(tuple(ids), joint, prompt.place), room)
 
 
 def _positions(card: ModelCard) -> int:
@@ -78,33 +91,60 @@ def examine(spec: JobSpec, broken: set[str]) -> tuple[Plan | None, Task | None, 
         except BackboneError as error:
             faults.append(Fault("", str(error)))
     template = _template(spec, task, card, faults)
+    if card is not None and not broken & {"prompt", "prompt.kind"}:
+        faults += _place_faults(spec.prompt, card, template)
     layers = _layers(spec, card, faults)
     words = _label_words(spec, task, card, template, faults)
     if task is None or card is None or template is None or words is None or layers is None:
         return None, task, card, _unbroken(faults, broken)
-    plan = Plan(spec, task.kind, template, words, layers, task.train, task.dev)
-    faults += _budget_faults(spec, task, plan)
-    try:
-        longest = max((*task.train, *task.dev, *task.test), key=lambda e: len(e.text) + len(e.text_b or ""))
-        plan.encoder(card, with_prompt=True).row(longest)
-    except BackboneError as error:
-        faults.append(Fault("", str(error)))
+    plan = Plan(spec, task.kind, template, words, layers, card.layer_count, task.train, task.dev)
+    faults += _budget_faults(plan)
+    if not {fault.path for fault in faults} & {"task.template", "prompt.place"}:  # no row can be built with those
+        faults += _row_faults(plan, task, card)
     return plan, task, card, _unbroken(faults, broken)
 
 
-def _budget_faults(spec: JobSpec, task: Task, plan: Plan) -> list[Fault]:
+def _row_faults(plan: Plan, task: Task, card: ModelCard) -> list[Fault]:
+    """Prompt and template must leave room for a text."""
+    longest = max((*task.train, *task.dev, *task.test), key=lambda e: len(e.text) + len(e.text_b or ""))
+    try:
+        plan.encoder(card, with_prompt=True).row(longest)
+    except BackboneError as error:
+        return [Fault("", str(error))]
+    return []
+
+
+def _budget_faults(plan: Plan) -> list[Fault]:
     """A budget must hold one sweep where only whole ones run, or one generation, and dev before and after it."""
-    layers = len(plan.layers) if spec.method.blocks == "layerwise" else 1
-    sweep = spec.method.population * layers
-    if spec.method.schedule == "whole-sweeps" and (spec.budget.evaluations or sweep) < sweep:
-        words = f"one sweep, {sweep} ({spec.method.population} candidates for each of {layers} blocks)"
-        return [Fault("budget.evaluations", f"expected at least {words}, got {spec.budget.evaluations}")]
-    candidates = spec.method.population + (spec.method.accept == "improves")
-    need = candidates * len(task.train) + 2 * len(task.dev)
-    if spec.budget.examples is None or spec.budget.examples >= need:
+    return _sweep_faults(plan) or _generation_faults(plan)
+
+
+def _sweep_faults(plan: Plan) -> list[Fault]:
+    method, got = plan.spec.method, plan.spec.budget.evaluations
+    blocks = len(plan.layers) if method.blocks == "layerwise" else 1
+    sweep = method.population * method.generations_per_visit * blocks
+    if method.schedule != "whole-sweeps" or got is None or got >= sweep:
         return []
-    sizes = f"{candidates} candidates on {len(task.train)} train examples, dev of {len(task.dev)} twice"
-    return [Fault("budget.examples", f"expected at least one generation, {need} ({sizes}), got {spec.budget.examples}")]
+    visits = f", {method.generations_per_visit} generations each" if method.generations_per_visit > 1 else ""
+    words = f"one sweep, {sweep} ({method.population} candidates for each of {blocks} blocks{visits})"
+    return [Fault("budget.evaluations", f"expected at least {words}, got {got}")]
+
+
+def _generation_faults(plan: Plan) -> list[Fault]:
+    method, budget, sizes = plan.spec.method, plan.spec.budget, plan.sizes
+    start = int(method.accept == "improves")
+    candidates = method.population + start
+    forwards = sizes.layer_forwards(sizes.train, method.population) + sizes.layer_forwards(sizes.train, start)
+    needs = {
+        "examples": (budget.examples, candidates * sizes.train + 2 * sizes.dev),
+        "layer_forwards": (budget.layer_forwards, forwards + 2 * sizes.layer_forwards(sizes.dev, 1)),
+    }
+    words = f"{candidates} candidates on {sizes.train} train examples, dev of {sizes.dev} twice"
+    return [
+        Fault(f"budget.{key}", f"expected at least one generation, {need} ({words}), got {got}")
+        for key, (got, need) in needs.items()
+        if got is not None and got < need
+    ]
 
 
 def _optimizer_faults(spec: JobSpec) -> list[Fault]:
@@ -146,14 +186,28 @@ def _template(spec: JobSpec, task: Task | None, card: ModelCard | None, faults: 
 
 
 def _template_fault(template: Template, card: ModelCard) -> str | None:
-    if card.kind == "masked-lm" and not template.has_mask:
-        return f"expected {{mask}} where the label word belongs, for a masked language model, got {template.text!r}"
+    if card.kind in ("masked-lm", "seq2seq-lm") and not template.has_mask:
+        return f"expected {{mask}} where the label word belongs, for a {card.kind}, got {template.text!r}"
     if card.kind == "sentence-encoder" and template.has_mask:
         return f"expected no {{mask}}, a sentence encoder compares whole texts, got {template.text!r}"
     if card.kind == "causal-lm" and template.fields_behind_mask:
         hidden = ", ".join(f"{{{name}}}" for name in template.fields_behind_mask)
         return f"expected {{mask}} at the end, a causal model sees only what stands before it, got {hidden} behind it"
     return None
+
+
+def _place_faults(prompt: PromptSpec, card: ModelCard, template: Template | None) -> list[Fault]:
+    """A prompt behind the text needs a model that reads from left to right, and a prefix words that come after it."""
+    if prompt.place == "before":
+        return []
+    if card.kind != "causal-lm":
+        why = "only a causal language model can have its prompt behind the text"
+        return [Fault("prompt.place", f"expected before for a {card.kind}, {why}, got after")]
+    if prompt.kind == "offset" or template is None or template.ending or template.fields_behind_mask:
+        return []
+    why = "a prefix is only seen by the tokens behind it"
+    text = f"expected words between the last field and {{mask}} with prompt.place after, {why}, got {template.text!r}"
+    return [Fault("task.template", f"{text}; add words there, or take prompt.kind offset")]
 
 
 def tuned_layers(prompt: PromptSpec, card: ModelCard) -> tuple[int, ...]:

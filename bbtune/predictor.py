@@ -36,11 +36,11 @@ class Predictor:
         reading, card = result.reading, read_model_card(result.spec.backbone)
         template = Template(reading.template, reading.kind)
         layers = tuned_layers(result.spec.prompt, card)
-        plan = Plan(result.spec, reading.kind, template, reading.label_words, layers, (), ())
+        plan = Plan(result.spec, reading.kind, template, reading.label_words, layers, card.layer_count, (), ())
         self._labels = result.labels
         self.kind = reading.kind
         metric = Metric("accuracy", len(result.labels))
-        self._evaluator = PromptEvaluator(LocalPool(plan), plan, metric, result.scales)
+        self._evaluator = PromptEvaluator(LocalPool(plan), plan, metric, result.scales, together=1)
         self._z = result.z
 
     def predict(self, texts: Sequence[str | tuple[str, ...]]) -> list[Prediction]:

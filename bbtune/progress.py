@@ -105,6 +105,7 @@ class Pace:
         used = [
             cost.evaluations / limits.evaluations if limits.evaluations else 0.0,
             cost.examples / limits.examples if limits.examples else 0.0,
+            cost.layer_forwards / limits.layer_forwards if limits.layer_forwards else 0.0,
             cost.seconds / limits.seconds if limits.seconds else 0.0,
         ]
         self.share = min(1.0, max(used))

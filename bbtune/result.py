@@ -103,43 +103,45 @@ class TuneResult:
             BbtuneError: if the folder holds none, or one that was written by another version.
         """
         from safetensors import SafetensorError
-        from safetensors.numpy import load_file
 
         folder = Path(folder)
         if not (folder / RESULT).is_file():
             hint = f"; it has not finished: bbtune resume {folder}" if (folder / JOURNAL).is_file() else ""
             raise BbtuneError(f"{folder}: expected a finished run with {RESULT}, found none{hint}")
         try:
-            raw = json.loads((folder / RESULT).read_text(encoding="utf-8"))
-            arrays = load_file(folder / PROMPT)
-            scores = {
-                name: Scored(Estimate(**value["dev"]), Estimate(**value["test"]))
-                for name, value in raw["scores"].items()
-            }
-            spec = load_job(folder / SPEC)
-            if spec.spec_hash != raw["spec_hash"]:
-                raise ValueError(f"{SPEC} has changed since: it is {spec.spec_hash[:12]}, was {raw['spec_hash'][:12]}")
-            return cls(
-                spec=spec,
-                labels=tuple(raw["labels"]),
-                metric=raw["metric"],
-                z=arrays["z"],
-                scales=arrays["scales"],
-                stop_reason=raw["stop_reason"],
-                cost=Cost(**raw["cost"]),
-                scores=scores,
-                gain=Estimate(**raw["gain"]),
-                seeds=raw["seeds"],
-                versions=raw["versions"],
-                reading=Reading(
-                    raw["reading"]["kind"],
-                    raw["reading"]["template"],
-                    tuple(tuple(words) for words in raw["reading"]["label_words"]),
-                ),
-                stopped_ms=raw["stopped_ms"],
-            )
+            return cls._read(folder)
         except (ValueError, KeyError, TypeError, OSError, SafetensorError) as error:
             raise BbtuneError(f"{folder}: the result cannot be read ({type(error).__name__}: {error})") from error
+
+    @classmethod
+    def _read(cls, folder: Path) -> TuneResult:
+        from safetensors.numpy import load_file
+
+        raw = json.loads((folder / RESULT).read_text(encoding="utf-8"))
+        arrays = load_file(folder / PROMPT)
+        spec = load_job(folder / SPEC)
+        if spec.spec_hash != raw["spec_hash"]:
+            raise ValueError(f"{SPEC} has changed since: it is {spec.spec_hash[:12]}, was {raw['spec_hash'][:12]}")
+        reading = raw["reading"]
+        words = tuple(tuple(words) for words in reading["label_words"])
+        return cls(
+            spec=spec,
+            labels=tuple(raw["labels"]),
+            metric=raw["metric"],
+            z=arrays["z"],
+            scales=arrays["scales"],
+            stop_reason=raw["stop_reason"],
+            cost=Cost(**raw["cost"]),
+            scores={
+                name: Scored(Estimate(**value["dev"]), Estimate(**value["test"]))
+                for name, value in raw["scores"].items()
+            },
+            gain=Estimate(**raw["gain"]),
+            seeds=raw["seeds"],
+            versions=raw["versions"],
+            reading=Reading(reading["kind"], reading["template"], words),
+            stopped_ms=raw["stopped_ms"],
+        )
 
     def summary(self) -> str:
         """The result in words."""
@@ -153,8 +155,8 @@ class TuneResult:
                 *rows,
                 f"{'gain':<12}{'':<24}{self.gain.value:+.3f} [{self.gain.low:+.3f}, {self.gain.high:+.3f}]",
                 self.verdict(),
-                f"cost: {cost.evaluations} evaluations, {cost.examples} examples, {cost.seconds:.1f} s; "
-                f"stopped by {self.stop_reason}",
+                f"cost: {cost.evaluations} evaluations, {cost.examples} examples, "
+                f"{cost.layer_forwards} layer-forwards, {cost.seconds:.1f} s; stopped by {self.stop_reason}",
                 f"spec {self.spec.spec_hash[:12]}, seeds: job {self.seeds['job']}, task {self.seeds['task']}; "
                 f"task {task.source}, model {self.spec.backbone.model}",
             ]

@@ -15,12 +15,13 @@ from bbtune.optimizers.base import Array, Optimizer, Told
 class Proposal:
     """Candidates z (P, L, D) that differ in one block; block None is the starting point alone, P = 1.
 
-    ``layers`` are the model's layers of the block.
+    ``layers`` are the model's layers of the block, ``first`` is the lowest index of the block in z.
     """
 
     block: int | None
     z: Array
     layers: tuple[int, ...] = ()
+    first: int = 0
 
 
 class Accept(Protocol):
@@ -66,7 +67,8 @@ class BlockSearch:
         dim: D, numbers per layer.
         make: (block, numbers of that block) -> its optimizer.
         accept: how an incumbent block changes.
-        sweeps: generations of each block after which the search ends; None leaves that to the budget.
+        sweeps: visits of each block after which the search ends; None leaves that to the budget.
+        generations_per_visit: of a block in a row, before the next block's turn.
     """
 
     def __init__(
@@ -76,6 +78,7 @@ class BlockSearch:
         make: Callable[[int, int], Optimizer],
         accept: Accept,
         sweeps: int | None = None,
+        generations_per_visit: int = 1,
     ) -> None:
         self._layers = [tuple(block) for block in blocks]
         order = sorted(layer for block in blocks for layer in block)
@@ -83,6 +86,7 @@ class BlockSearch:
         self._optimizers = [make(i, len(block) * dim) for i, block in enumerate(self._blocks)]
         self._accept = accept
         self._sweeps = sweeps
+        self._visit = generations_per_visit
         self._turn = 0
         self._incumbent = np.zeros((sum(len(block) for block in self._blocks), dim))
         self._loss = np.inf
@@ -96,17 +100,26 @@ class BlockSearch:
     @property
     def next_size(self) -> int:
         """Candidates that the next ask will have."""
-        return self._optimizers[self._turn % len(self._blocks)].population_size if self._started else 1
+        return self._optimizers[self._next_block].population_size if self._started else 1
+
+    @property
+    def next_first(self) -> int:
+        """Lowest index, into z, of a layer in which the candidates of the next ask will differ."""
+        return min(self._blocks[self._next_block]) if self._started else 0
+
+    @property
+    def _next_block(self) -> int:
+        return self._turn // self._visit % len(self._blocks)
 
     def ask(self) -> Proposal:
         """The next candidates."""
         if not self._started:
             return Proposal(None, self._incumbent[None].copy())
-        block = self._turn % len(self._blocks)
+        block = self._next_block
         asked = self._optimizers[block].ask()
         z = np.repeat(self._incumbent[None], len(asked), axis=0)
         z[:, self._blocks[block]] = asked.reshape(len(asked), len(self._blocks[block]), -1)
-        return Proposal(block, z, self._layers[block])
+        return Proposal(block, z, self._layers[block], self.next_first)
 
     def tell(self, proposal: Proposal, scores: Told) -> None:
         """Take the scores of a proposal."""
@@ -125,7 +138,7 @@ class BlockSearch:
 
     def stop_reasons(self) -> dict[str, object]:
         """Why the search would stop: all sweeps done, or every optimizer at its end."""
-        if self._sweeps is not None and self._turn >= self._sweeps * len(self._blocks):
+        if self._sweeps is not None and self._turn >= self._sweeps * len(self._blocks) * self._visit:
             return {"sweeps": self._sweeps}
         reasons = [optimizer.stop_reasons() for optimizer in self._optimizers]
         return {"converged": reasons} if all(reasons) else {}

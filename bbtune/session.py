@@ -11,6 +11,7 @@ import numpy as np
 
 from bbtune.assess import assess
 from bbtune.backbone.sources import ModelCard
+from bbtune.cost import Sizes
 from bbtune.errors import JournalError
 from bbtune.evaluation.base import Pool
 from bbtune.evaluation.evaluator import PromptEvaluator
@@ -68,8 +69,9 @@ class Session:
 
     def _result(self, pool: Pool, tracker: Tracker | None) -> TuneResult:
         plan, task, spec = self._plan, self._task, self._plan.spec
-        scales = layer_scales(self._stds(pool), spec.method.alpha, spec.method.sigma)
-        evaluator = PromptEvaluator(pool, plan, task.metric, scales)
+        measured = self._calibration(pool)
+        scales = layer_scales(np.array(measured["stds"]), spec.method.alpha, spec.method.sigma)
+        evaluator = PromptEvaluator(pool, plan, task.metric, scales, measured["together"])
         stopped = self._search(evaluator, tracker)
         if (stop := self._journal.find("stop")) is None:
             stop = {"event": "stop", "reason": stopped.reason, "unix_ms": now_ms()}
@@ -95,18 +97,22 @@ class Session:
         plot_run(self._events, task.metric.name, spec.name, self._folder / PLOT)
         return result
 
-    def _stds(self, pool: Pool) -> Any:
-        """Calibrated scales (L,) of the tuned layers, measured once in the life of a run."""
+    def _calibration(self, pool: Pool) -> Record:
+        """Natural scales of the tuned layers and candidates per call, measured once in the life of a run."""
         if (record := self._journal.find("calibration")) is None:
-            stds = pool.run("calibrate", [()])[0].tolist()
-            record = {"event": "calibration", "layers": list(self._plan.layers), "stds": stds}
+            record = {
+                "event": "calibration",
+                "layers": list(self._plan.layers),
+                "stds": pool.run("calibrate", [()])[0].tolist(),
+                "together": int(pool.run("together", [()])[0]),
+            }
             self._journal.append(record)
-        return np.array(record["stds"])
+        return record
 
     def _search(self, evaluator: PromptEvaluator, tracker: Tracker | None) -> Stopped:
         plan = self._plan
         recorded = Recorded(evaluator, list(self._journal.records), self._journal)
-        ledger = Ledger(limits(plan.spec), len(plan.train), len(plan.dev))
+        ledger = Ledger(limits(plan.spec), plan.sizes)
         for event in run_search(make_search(plan.spec, plan.layers), recorded, ledger):
             if isinstance(event, Stopped):
                 return event
@@ -133,8 +139,9 @@ def make_search(spec: JobSpec, layers: Sequence[int]) -> BlockSearch:
 
     sweeps = None
     if method.schedule == "whole-sweeps" and spec.budget.evaluations is not None:
-        sweeps = spec.budget.evaluations // (method.population * len(blocks))
-    return BlockSearch(blocks, dim, make, Improves() if method.accept == "improves" else BestEver(), sweeps)
+        sweeps = spec.budget.evaluations // (method.population * method.generations_per_visit * len(blocks))
+    accept = Improves() if method.accept == "improves" else BestEver()
+    return BlockSearch(blocks, dim, make, accept, sweeps, method.generations_per_visit)
 
 
 def limits(spec: JobSpec) -> Limits:
@@ -148,9 +155,10 @@ def replayed_events(spec: JobSpec, records: Sequence[Record]) -> list[Generation
     if calibration is None:
         return []
     events: list[Generation] = []
-    ledger = Ledger(limits(spec), records[0]["train_size"], records[0]["dev_size"])
+    start, layers = records[0], tuple(calibration["layers"])
+    ledger = Ledger(limits(spec), Sizes(start["train_size"], start["dev_size"], layers, start["depth"]))
     try:
-        for event in run_search(make_search(spec, calibration["layers"]), Recorded(None, list(records)), ledger):
+        for event in run_search(make_search(spec, layers), Recorded(None, list(records)), ledger):
             if isinstance(event, Generation):
                 events.append(event)
     except EndOfRecord:
@@ -170,6 +178,7 @@ def start_record(spec: JobSpec, task: Task, card: ModelCard) -> Record:
         "model_sha256": card.fingerprint,
         "train_size": len(task.train),
         "dev_size": len(task.dev),
+        "depth": card.layer_count,
         "versions": versions(),
         "git_commit": git_commit(),
         "unix_ms": now_ms(),

@@ -99,7 +99,7 @@ class BackboneSpec(_Part):
     """The frozen model."""
 
     model: Annotated[str, AfterValidator(_model_source)]
-    kind: Literal["auto", "masked-lm", "causal-lm", "sentence-encoder"] = "auto"
+    kind: Literal["auto", "masked-lm", "causal-lm", "seq2seq-lm", "sentence-encoder"] = "auto"
     revision: str | None = None
     dtype: Literal["float32", "bfloat16"] = "float32"
     device: Annotated[str, Field(pattern=r"^(cpu|cuda(:\d+)?)$")] = "cpu"
@@ -110,9 +110,10 @@ class BackboneSpec(_Part):
 
 
 class PromptSpec(_Part):
-    """The prompt that is searched: its text, and which hidden states are tuned."""
+    """The prompt that is searched: its text, where it stands, and which hidden states are tuned."""
 
     kind: Literal["offset", "prefix"] = "prefix"
+    place: Literal["before", "after"] = "before"
     text: Annotated[str, Field(min_length=1)] | None = None
     tokens: Annotated[int, Field(ge=1)] | None = None
     layers: Literal["all", "input"] | Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] = "all"
@@ -131,6 +132,7 @@ class MethodSpec(_Part):
     blocks: Literal["layerwise", "joint"] = "layerwise"
     accept: Literal["improves", "best-ever"] = "improves"
     schedule: Literal["round-robin", "whole-sweeps"] = "round-robin"
+    generations_per_visit: Annotated[int, Field(ge=1)] = 1
 
 
 class BudgetSpec(_Part):
@@ -138,6 +140,7 @@ class BudgetSpec(_Part):
 
     evaluations: Annotated[int, Field(ge=1)] | None = None
     examples: Annotated[int, Field(ge=1)] | None = None
+    layer_forwards: Annotated[int, Field(ge=1)] | None = None
     seconds: Annotated[float, Field(gt=0)] | None = None
 
 

@@ -215,6 +215,7 @@ def event_metrics(event: Generation) -> dict[str, float]:
         "dev_loss_incumbent": event.dev.loss if event.dev else None,
         "layer": event.layers[0] if len(event.layers) == 1 else None,
         "examples": cost.examples,
+        "layer_forwards": cost.layer_forwards,
         "evaluations_per_s": cost.evaluations / cost.seconds if cost.seconds else None,
     }
     return {name: float(value) for name, value in found.items() if value is not None}

@@ -15,18 +15,8 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import (
-    BertConfig,
-    BertForMaskedLM,
-    BertModel,
-    GPT2Config,
-    GPT2LMHeadModel,
-    LlamaConfig,
-    LlamaForCausalLM,
-    PreTrainedTokenizerFast,
-    RobertaConfig,
-    RobertaForMaskedLM,
-)
+import transformers as hf
+from transformers import PreTrainedTokenizerFast
 
 from bbtune.jobfile import parse_job
 from bbtune.spec import JobSpec
@@ -95,57 +85,113 @@ def _byte_level(mask: bool) -> PreTrainedTokenizerFast:
     )
 
 
-def _small(vocabulary: int) -> dict[str, Any]:
-    return {
-        "vocab_size": vocabulary,
-        "hidden_size": 32,
-        "num_hidden_layers": 3,
-        "num_attention_heads": 4,
-        "intermediate_size": 64,
-        "max_position_embeddings": 96,
-        "initializer_range": 0.3,
-    }
+def _sentinel() -> PreTrainedTokenizerFast:
+    """Like T5's: words with a space before them, an end token, and ``<extra_id_0>`` for what is missing."""
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.decoder = decoders.Metaspace()
+    specials = ["<pad>", "</s>", "<unk>", "<extra_id_0>"]
+    tokenizer.train_from_iterator(CORPUS, trainers.BpeTrainer(vocab_size=400, special_tokens=specials))
+    tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="<pad>",
+        eos_token="</s>",
+        unk_token="<unk>",
+        additional_special_tokens=["<extra_id_0>"],
+    )
 
 
-def _bert(tokenizer: Any) -> Any:
-    return BertForMaskedLM(BertConfig(**_small(len(tokenizer))))
+def _causal() -> PreTrainedTokenizerFast:
+    return _byte_level(mask=False)
 
 
-def _roberta(tokenizer: Any) -> Any:
-    return RobertaForMaskedLM(RobertaConfig(**_small(len(tokenizer)), pad_token_id=1, bos_token_id=0, eos_token_id=2))
+def _with_start() -> PreTrainedTokenizerFast:
+    """A causal model's tokenizer that puts a special token in front, as Llama's does."""
+    tokenizer = _byte_level(mask=False)
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<|endoftext|> $A", special_tokens=[("<|endoftext|>", 0)]
+    )
+    return tokenizer
 
 
-def _gpt2(tokenizer: Any) -> Any:
-    size = {"n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 96, "initializer_range": 0.3}
-    return GPT2LMHeadModel(GPT2Config(vocab_size=len(tokenizer), bos_token_id=0, eos_token_id=0, **size))
+def _masked() -> PreTrainedTokenizerFast:
+    return _byte_level(mask=True)
 
 
-def _llama(tokenizer: Any) -> Any:
-    return LlamaForCausalLM(LlamaConfig(**_small(len(tokenizer)), num_key_value_heads=2))
-
-
-def _encoder(tokenizer: Any) -> Any:
-    return BertModel(BertConfig(**_small(len(tokenizer))))
-
-
-MAKERS: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
-    "bert": (_wordpiece, _bert),
-    "roberta": (lambda: _byte_level(mask=True), _roberta),
-    "gpt2": (lambda: _byte_level(mask=False), _gpt2),
-    "llama": (lambda: _byte_level(mask=False), _llama),
-    "encoder": (_wordpiece, _encoder),
+SMALL: dict[str, Any] = {
+    "hidden_size": 32,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "intermediate_size": 64,
+    "max_position_embeddings": 96,
+    "initializer_range": 0.3,
 }
+GROUPED = {**SMALL, "num_key_value_heads": 2}
+GEMMA = {**GROUPED, "head_dim": 8}
+ENDS = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
+ROBERTA = {"bos_token_id": 0, "pad_token_id": 1, "eos_token_id": 2}
+T5 = {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 3, "num_heads": 4, "initializer_factor": 1.0}
+BART = {"d_model": 32, "encoder_layers": 3, "decoder_layers": 2, "encoder_attention_heads": 4, "init_std": 0.3}
+BART |= {"decoder_attention_heads": 4, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64, "max_position_embeddings": 96}
+MODERN = {"global_attn_every_n_layers": 3, "local_attention": 8, **ROBERTA, "cls_token_id": 0, "sep_token_id": 2}
+
+# name -> tokenizer, model class of transformers, settings
+MAKERS: dict[str, tuple[Callable[[], Any], str, dict[str, Any]]] = {
+    "bert": (_wordpiece, "BertForMaskedLM", SMALL),
+    "roberta": (_masked, "RobertaForMaskedLM", {**SMALL, **ROBERTA}),
+    "xlm-roberta": (_masked, "XLMRobertaForMaskedLM", {**SMALL, **ROBERTA}),
+    "distilbert": (
+        _wordpiece,
+        "DistilBertForMaskedLM",
+        {"dim": 32, "n_layers": 3, "n_heads": 4, "hidden_dim": 64, "initializer_range": 0.3},
+    ),
+    "electra": (_wordpiece, "ElectraForMaskedLM", {**SMALL, "embedding_size": 24}),
+    "modernbert": (_masked, "ModernBertForMaskedLM", {**SMALL, **MODERN}),
+    "gpt2": (_causal, "GPT2LMHeadModel", {"n_embd": 32, "n_layer": 3, "n_head": 4, "initializer_range": 0.3, **ENDS}),
+    "opt": (
+        _with_start,
+        "OPTForCausalLM",
+        {**ENDS, "hidden_size": 32, "word_embed_proj_dim": 24, "num_hidden_layers": 3, "num_attention_heads": 4}
+        | {"ffn_dim": 64, "max_position_embeddings": 96, "init_std": 0.3, "pad_token_id": 1},
+    ),
+    "gpt_neox": (_causal, "GPTNeoXForCausalLM", {**SMALL, **ENDS}),
+    "llama": (_causal, "LlamaForCausalLM", {**GROUPED, **ENDS}),
+    "mistral": (_with_start, "MistralForCausalLM", {**GROUPED, **ENDS, "sliding_window": None}),
+    "qwen2": (_causal, "Qwen2ForCausalLM", {**GROUPED, **ENDS}),
+    "qwen3": (_with_start, "Qwen3ForCausalLM", {**GROUPED, **ENDS, "head_dim": 16}),
+    "gemma": (_with_start, "GemmaForCausalLM", {**GEMMA, **ENDS}),
+    "gemma2": (_with_start, "Gemma2ForCausalLM", {**GEMMA, **ENDS, "sliding_window": 8}),
+    "gemma3_text": (_with_start, "Gemma3ForCausalLM", {**GEMMA, **ENDS, "sliding_window": 8}),
+    "windowed": (_with_start, "MistralForCausalLM", {**GROUPED, **ENDS, "sliding_window": 8}),
+    "t5": (_sentinel, "T5ForConditionalGeneration", {**T5, "pad_token_id": 0, "decoder_start_token_id": 0}),
+    "bart": (_masked, "BartForConditionalGeneration", {**BART, **ROBERTA, "decoder_start_token_id": 2}),
+    "encoder": (_wordpiece, "BertModel", SMALL),
+    "roberta-encoder": (_masked, "RobertaModel", {**SMALL, **ROBERTA}),
+    "modernbert-encoder": (_masked, "ModernBertModel", {**SMALL, **MODERN}),
+    "t5-encoder": (_sentinel, "T5EncoderModel", {**T5, "pad_token_id": 0}),
+}
+
+
+def _make(name: str) -> tuple[Any, Any]:
+    """Tokenizer and random model; every weight differs from what its initialisation would make neutral."""
+    make_tokenizer, class_name, settings = MAKERS[name]
+    tokenizer, cls = make_tokenizer(), getattr(hf, class_name)
+    with torch.random.fork_rng():
+        torch.manual_seed(7)
+        model = cls(cls.config_class(vocab_size=len(tokenizer), **settings))
+        for weight in model.parameters():
+            if weight.dim() == 1:
+                weight.data += 0.1 * torch.randn_like(weight)
+    return tokenizer, model
 
 
 @pytest.fixture(scope="session")
 def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Folders of tiny random models by family."""
     root = tmp_path_factory.mktemp("models")
-    for name, (make_tokenizer, make_model) in MAKERS.items():
-        tokenizer = make_tokenizer()
-        with torch.random.fork_rng():
-            torch.manual_seed(7)
-            model = make_model(tokenizer)
+    for name in MAKERS:
+        tokenizer, model = _make(name)
         model.save_pretrained(root / name)
         tokenizer.save_pretrained(root / name)
     return {name: root / name for name in MAKERS}

@@ -64,7 +64,7 @@ def test_run_prints_the_result_in_words_and_leaves_the_files(bbtune, job, tmp_pa
     assert left == {"spec.yaml", "journal.jsonl", "result.json", "prompt.safetensors", "plot.png"}
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert set(result) >= {"spec_hash", "stop_reason", "cost", "scores", "gain", "versions", "seeds"}
-    assert set(result["cost"]) == {"evaluations", "examples", "seconds"}
+    assert set(result["cost"]) == {"evaluations", "examples", "layer_forwards", "seconds"}
     assert set(result["scores"]) == {"majority", "zero_shot", "tuned"}
     for scored in result["scores"].values():
         for split in ("dev", "test"):

@@ -20,7 +20,7 @@ PACKAGE = Path(bbtune.__file__).parent
 # layer do not know each other. "bbtune" is the package itself: its version, and names loaded on first use.
 LAYERS: list[set[str]] = [
     {"bbtune"},
-    {"errors", "seeds", "presets", "versions"},
+    {"errors", "seeds", "presets", "versions", "cost"},
     {"spec", "optimizers"},
     {"jobfile"},
     {"task", "search"},

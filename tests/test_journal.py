@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -17,6 +17,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from bbtune.cost import Sizes
 from bbtune.errors import DeadlineReached, JournalError
 from bbtune.evaluation.base import Scores, Split
 from bbtune.journal import FORMAT, EndOfRecord, Journal, Record, Recorded, read_journal, z_digest
@@ -34,6 +35,7 @@ RECORDS: list[Record] = [
     {"event": "stop", "reason": "sweeps"},
 ]
 LAYERS, DIM, POPULATION, TRAIN, DEV = 2, 3, 4, 4, 3
+SIZES = Sizes(TRAIN, DEV, (0, 1), 4)
 
 
 @dataclass
@@ -43,14 +45,18 @@ class Evaluator:
     calls: int = 1_000
     end: type[Exception] = DeadlineReached
     asked: int = 0
+    firsts: list[tuple[Split, int]] = field(default_factory=list)
 
-    def evaluate(self, z: Array, split: Split, deadline: float | None = None) -> Scores:
+    def evaluate(self, z: Array, split: Split, deadline: float | None = None, first: int = 0) -> Scores:
         if self.asked == self.calls:
             raise self.end("cut")
         self.asked += 1
+        self.firsts.append((split, first))
         target = 0.5 if split == "train" else 0.4
         loss = np.array([((one - target) ** 2).sum() for one in z]) / 3
-        return Scores(loss, np.floor(4 / (1 + loss)) / 4, None, len(z) * (TRAIN if split == "train" else DEV))
+        texts = TRAIN if split == "train" else DEV
+        forwards = SIZES.layer_forwards(texts, len(z), first)
+        return Scores(loss, np.floor(4 / (1 + loss)) / 4, None, len(z) * texts, forwards)
 
 
 class ProcessGone(Exception):
@@ -78,21 +84,21 @@ def write(path: Path, records: list[Record]) -> list[bytes]:
     return path.read_bytes().splitlines(keepends=True)
 
 
-def make_search(seed: int = 0) -> BlockSearch:
+def make_search(seed: int = 0, visit: int = 1) -> BlockSearch:
     def make(block: int, size: int) -> Any:
         return make_optimizer("cma-diagonal", size, POPULATION, 0.3, generator(seed, "optimizer", block))
 
-    return BlockSearch([[layer] for layer in range(LAYERS)], DIM, make, Improves())
+    return BlockSearch([[layer] for layer in range(LAYERS)], DIM, make, Improves(), generations_per_visit=visit)
 
 
-def drive(path: Path, evaluator: Evaluator, limits: Limits, seed: int = 0) -> Stopped:
+def drive(path: Path, evaluator: Evaluator, limits: Limits, seed: int = 0, visit: int = 1) -> Stopped:
     """Run or resume to the end, as the package does."""
     stopped = None
     with Journal(path) as journal:
         if not journal.records:
             journal.append(START)
         recorded = Recorded(evaluator, list(journal.records), journal)
-        for event in run_search(make_search(seed), recorded, Ledger(limits, TRAIN, DEV)):
+        for event in run_search(make_search(seed, visit), recorded, Ledger(limits, SIZES)):
             if isinstance(event, Stopped):
                 stopped = event
         assert stopped is not None
@@ -103,7 +109,7 @@ def drive(path: Path, evaluator: Evaluator, limits: Limits, seed: int = 0) -> St
 
 def replay(records: list[Record], limits: Limits) -> list[Generation | Stopped]:
     """The events of a run from its records alone."""
-    return list(run_search(make_search(), Recorded(None, records), Ledger(limits, TRAIN, DEV)))
+    return list(run_search(make_search(), Recorded(None, records), Ledger(limits, SIZES)))
 
 
 def timeless(records: list[Record]) -> list[Record]:
@@ -146,8 +152,8 @@ def test_a_line_is_json_of_the_record_with_a_checksum_of_the_rest(path: Path) ->
 @example(losses=[0.1 + 0.2, 5e-324, -0.0, 1.7976931348623157e308])
 def test_scores_come_back_bit_for_bit(folder: Path, losses: list[float]) -> None:
     class Given:
-        def evaluate(self, z: Array, split: Split, deadline: float | None = None) -> Scores:
-            return Scores(np.array(losses), -np.array(losses), np.zeros((1, 1, 1), np.float32), 7)
+        def evaluate(self, z: Array, split: Split, deadline: float | None = None, first: int = 0) -> Scores:
+            return Scores(np.array(losses), -np.array(losses), np.zeros((1, 1, 1), np.float32), 7, 21)
 
     path, z = folder / "floats.jsonl", np.ones((len(losses), 1, 1))
     path.unlink(missing_ok=True)
@@ -156,7 +162,8 @@ def test_scores_come_back_bit_for_bit(folder: Path, losses: list[float]) -> None
     back = Recorded(None, [START, *read_journal_of_scores(path)]).evaluate(z, "train")
     assert back.loss.tobytes() == told.loss.tobytes() == np.array(losses).tobytes()
     assert back.metric.tobytes() == told.metric.tobytes()
-    assert (back.examples, back.elapsed_s, back.unix_ms) == (told.examples, told.elapsed_s, told.unix_ms)
+    assert (back.examples, back.layer_forwards) == (told.examples, told.layer_forwards) == (7, 21)
+    assert (back.elapsed_s, back.unix_ms) == (told.elapsed_s, told.unix_ms)
     assert back.logits is None
 
 
@@ -242,7 +249,8 @@ def test_a_damaged_journal_is_left_as_it_was_and_is_not_held(path: Path) -> None
 
 def test_a_journal_of_another_format_is_refused(path: Path) -> None:
     write(path, [{**START, "format": FORMAT + 1}, *RECORDS[1:]])
-    with pytest.raises(JournalError, match=f"expected journal format {FORMAT}, got {FORMAT + 1}"):
+    said = f"expected journal format {FORMAT}, got {FORMAT + 1}; finish the run with the version of bbtune that began"
+    with pytest.raises(JournalError, match=said):
         Journal(path)
     with pytest.raises(JournalError, match="expected journal format"):
         read_journal(path)
@@ -273,12 +281,12 @@ FULL_DISK = """
 import resource, sys
 from pathlib import Path
 from bbtune.errors import JournalError
-from bbtune.journal import Journal
+from bbtune.journal import FORMAT, Journal
 resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
 try:
     with Journal(Path(sys.argv[1])) as journal:
         while True:
-            journal.append({"event": "start", "format": 1, "text": 600 * "x"})
+            journal.append({"event": "start", "format": FORMAT, "text": 600 * "x"})
 except JournalError as error:
     sys.exit(f"told: {error}")
 """
@@ -328,9 +336,32 @@ def test_a_run_cut_anywhere_and_resumed_equals_one_that_was_not(
     assert timeless(read_journal(path)) == timeless(records)
     assert stopped.z.tobytes() == whole.z.tobytes()
     assert (stopped.reason, stopped.dev) == (whole.reason, whole.dev)
-    assert (stopped.cost.evaluations, stopped.cost.examples) == (whole.cost.evaluations, whole.cost.examples)
+    assert replace(stopped.cost, seconds=0.0) == replace(whole.cost, seconds=0.0)
     scored = sum(record["event"] == "scores" for record in records[:kept])
     assert evaluator.asked == sum(record["event"] == "scores" for record in records) - scored  # nothing bought twice
+
+
+@pytest.mark.parametrize("visit", [1, 3])
+def test_a_resumed_run_passes_the_same_first_and_keeps_the_order_of_blocks(path: Path, visit: int) -> None:
+    alone = Evaluator()
+    whole = drive(path, alone, LIMITS, visit=visit)
+    lines, records = path.read_bytes().splitlines(keepends=True), read_journal(path)
+    assert set(alone.firsts) == {(split, first) for split in ("train", "dev") for first in (0, 1)}
+    for kept in range(len(lines)):
+        path.write_bytes(b"".join(lines[:kept]))
+        evaluator = Evaluator()
+        stopped = drive(path, evaluator, LIMITS, visit=visit)
+        scored = sum(record["event"] == "scores" for record in records[:kept])
+        assert evaluator.firsts == alone.firsts[scored:]
+        assert timeless(read_journal(path)) == timeless(records)
+        assert (stopped.reason, stopped.z.tobytes()) == (whole.reason, whole.z.tobytes())
+
+
+def test_a_run_with_another_order_of_work_does_not_go_on_from_this_record(path: Path) -> None:
+    drive(path, Evaluator(), LIMITS)
+    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:-1]))
+    with pytest.raises(JournalError, match="replay asks for train scores"):
+        drive(path, Evaluator(), LIMITS, visit=2)
 
 
 @settings(max_examples=15, deadline=None)
@@ -384,6 +415,7 @@ def test_scores_of_another_split_are_not_taken() -> None:
     [
         (Limits(evaluations=30), 1_000, "budget.evaluations"),
         (Limits(examples=90), 1_000, "budget.examples"),
+        (Limits(layer_forwards=400), 1_000, "budget.layer_forwards"),
         (Limits(seconds=1_000.0), 0, "budget.seconds"),
         (Limits(seconds=1_000.0), 1, "budget.seconds"),
         (Limits(seconds=1_000.0), 8, "budget.seconds"),

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bbtune.cost import Sizes
 from bbtune.errors import DeadlineReached
 from bbtune.evaluation.base import Scores, Split
 from bbtune.loop import Cost, Generation, Ledger, Limits, Stopped, run_search
@@ -22,6 +23,8 @@ from bbtune.search import Accept, BestEver, BlockSearch, Improves
 from bbtune.seeds import generator
 
 TRAIN, DEV, LAYERS, DIM = 4, 3, 2, 3
+DEPTH = 5
+SIZES = Sizes(TRAIN, DEV, (0, 1), DEPTH)
 DevScores = Callable[[Array], tuple[float, float]]
 
 
@@ -36,6 +39,12 @@ def arbitrary(z: Array) -> tuple[float, float]:
     return float(digest[0] % 3), float(digest[1] % 3) / 2
 
 
+def ran(z: Array, texts: int) -> int:
+    """Texts times layers that a call on z (P, L, D) cannot do without: a layer runs once per different past."""
+    pasts = [[one[: layer + 1].tobytes() for one in z] for layer in range(DEPTH)]
+    return texts * sum(len(set(past)) for past in pasts)
+
+
 @dataclass
 class CountingEvaluator:
     """Deterministic scores; every candidate takes a second of its own clock."""
@@ -47,15 +56,20 @@ class CountingEvaluator:
     train: list[Array] = field(default_factory=list)
     dev: list[Array] = field(default_factory=list)
     cut: list[Split] = field(default_factory=list)
+    calls: list[tuple[Split, int, Array]] = field(default_factory=list)
+    forwards: int = 0
 
-    def evaluate(self, z: Array, split: Split, deadline: float | None = None) -> Scores:
+    def evaluate(self, z: Array, split: Split, deadline: float | None = None, first: int = 0) -> Scores:
         if deadline is not None and self.now + len(z) > deadline:
             self.now = max(self.now, deadline)
             self.cut.append(split)
             raise DeadlineReached("the budget of seconds ended inside a generation")
         self.now += len(z)
-        examples = len(z) * (TRAIN if split == "train" else DEV)
+        self.calls.append((split, first, z.copy()))
+        texts = TRAIN if split == "train" else DEV
+        examples, forwards = len(z) * texts, ran(z, texts)
         self.examples += examples
+        self.forwards += forwards
         if split == "dev":
             self.dev += list(z.copy())
             pairs = [self.dev_scores(one) for one in z]
@@ -64,7 +78,7 @@ class CountingEvaluator:
             self.train += list(z.copy())
             loss = np.array([self.loss(one) for one in z])
             metric = -loss
-        return Scores(loss, metric, None, examples, elapsed_s=self.now)
+        return Scores(loss, metric, None, examples, forwards, elapsed_s=self.now)
 
 
 @dataclass(frozen=True)
@@ -77,18 +91,23 @@ class Played:
 
 
 def make_search(
-    accept: Accept, population: int = 5, name: str = "cma-diagonal", sweeps: int | None = None, seed: int = 0
+    accept: Accept,
+    population: int = 5,
+    name: str = "cma-diagonal",
+    sweeps: int | None = None,
+    seed: int = 0,
+    visit: int = 1,
 ) -> BlockSearch:
     def make(block: int, size: int) -> Any:
         return make_optimizer(name, size, population, 0.3, generator(seed, "optimizer", block))
 
-    return BlockSearch([[layer] for layer in range(LAYERS)], DIM, make, accept, sweeps)
+    return BlockSearch([[layer] for layer in range(LAYERS)], DIM, make, accept, sweeps, visit)
 
 
 def play(search: BlockSearch, evaluator: CountingEvaluator, limits: Limits) -> Played:
     events, incumbents = [], []
     stopped = None
-    for event in run_search(search, evaluator, Ledger(limits, TRAIN, DEV)):
+    for event in run_search(search, evaluator, Ledger(limits, SIZES)):
         assert stopped is None, "nothing comes after the end"
         if isinstance(event, Stopped):
             stopped = event
@@ -110,24 +129,37 @@ def distinct(incumbents: list[Array]) -> list[Array]:
     name=st.sampled_from(["cma-diagonal", "random", "spsa"]),
     accept=st.sampled_from([Improves(), BestEver()]),
     evaluations=st.none() | st.integers(1, 60),
-    examples=st.integers(1, 300),
+    examples=st.none() | st.integers(1, 300),
+    forwards=st.integers(1, 1500),
+    visit=st.integers(1, 3),
 )
-def test_budgets_of_evaluations_and_examples_are_never_exceeded(
-    population: int, name: str, accept: Accept, evaluations: int | None, examples: int
+def test_budgets_that_count_are_never_exceeded(
+    population: int,
+    name: str,
+    accept: Accept,
+    evaluations: int | None,
+    examples: int | None,
+    forwards: int,
+    visit: int,
 ) -> None:
-    search, evaluator = make_search(accept, population, name), CountingEvaluator()
-    stopped = play(search, evaluator, Limits(evaluations, examples)).stopped
+    search, evaluator = make_search(accept, population, name, visit=visit), CountingEvaluator()
+    stopped = play(search, evaluator, Limits(evaluations, examples, forwards)).stopped
     assert evaluations is None or len(evaluator.train) <= evaluations
-    assert evaluator.examples <= examples
-    assert stopped.cost == Cost(len(evaluator.train), evaluator.examples, evaluator.now)
+    assert examples is None or evaluator.examples <= examples
+    assert evaluator.forwards <= forwards
+    assert stopped.cost == Cost(len(evaluator.train), evaluator.examples, evaluator.forwards, evaluator.now)
     # Nor is a budget left over that one more generation would fit into.
     more = search.next_size if evaluator.dev else 0
     if stopped.reason == "budget.evaluations":
         assert evaluations is not None
         assert len(evaluator.train) + more > evaluations
-    else:
-        assert stopped.reason == "budget.examples"
+    elif stopped.reason == "budget.examples":
+        assert examples is not None
         assert evaluator.examples + more * TRAIN + DEV > examples
+    else:
+        assert stopped.reason == "budget.layer_forwards"
+        generation = ran(search.ask().z, TRAIN) if more else 0
+        assert evaluator.forwards + generation + DEV * DEPTH > forwards
 
 
 @pytest.mark.parametrize(
@@ -154,7 +186,7 @@ def test_events_tell_the_losses_and_the_cost_so_far() -> None:
     played = play(make_search(Improves(), population=5), evaluator, Limits(evaluations=21))
     first, start, *rest = played.events
     assert (first.loss, first.best_loss, first.train_metric) == (None, None, None)
-    assert first.cost == Cost(0, DEV, 1.0)
+    assert first.cost == Cost(0, DEV, DEV * DEPTH, 1.0)
     assert start.loss == start.best_loss == bowl(np.zeros((LAYERS, DIM)))
     best = start.best_loss
     for number, event in enumerate(rest):
@@ -206,6 +238,38 @@ def test_the_selected_incumbent_has_the_best_dev_metric_then_the_lowest_dev_loss
     assert chosen[-1] == played.stopped.dev
 
 
+@settings(max_examples=30, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    accept=st.sampled_from([Improves(), BestEver()]),
+    visit=st.integers(1, 3),
+)
+def test_first_is_the_lowest_layer_that_differs(seed: int, accept: Accept, visit: int) -> None:
+    evaluator = CountingEvaluator()
+    play(make_search(accept, seed=seed, visit=visit), evaluator, Limits(evaluations=90))
+    judged: Array | None = None
+    for split, first, z in evaluator.calls:
+        if split == "dev":  # against the one judged before
+            differs = [0] if judged is None else np.flatnonzero((z[0] != judged).any(axis=1))
+            assert first == differs[0]
+            judged = z[0]
+        elif len(z) == 1:  # the starting point
+            assert first == 0
+        else:  # among the candidates
+            assert first == np.flatnonzero((z != z[0]).any(axis=(0, 2)))[0]
+    assert {first for _, first, _ in evaluator.calls} == {0, 1}
+
+
+def test_a_generation_of_an_upper_layer_fits_where_one_of_a_lower_layer_would_not() -> None:
+    lower, upper = 5 * TRAIN * DEPTH, TRAIN * (5 * (DEPTH - 1) + 1)
+    once = DEV * DEPTH
+    for spare, layers in [(0, [(), (0,), (1,)]), (-1, [(), (0,)])]:
+        search, evaluator = make_search(BestEver(), population=5), CountingEvaluator(loss=lambda z: z.sum())
+        played = play(search, evaluator, Limits(layer_forwards=once + lower + once + upper + once + spare))
+        assert [event.layers for event in played.events] == layers
+        assert played.stopped.reason == "budget.layer_forwards"
+
+
 def test_an_incumbent_that_never_changes_is_judged_once() -> None:
     evaluator = CountingEvaluator(loss=lambda z: 1.0)
     played = play(make_search(Improves(), name="random"), evaluator, Limits(evaluations=61))
@@ -226,16 +290,25 @@ def test_the_sweeps_of_a_search_stop_it() -> None:
     assert played.stopped.cost.evaluations == 3 * LAYERS * 5
 
 
+@pytest.mark.parametrize("visit", [2, 3])
+def test_a_sweep_has_so_many_generations_of_each_block(visit: int) -> None:
+    search = make_search(BestEver(), sweeps=3, visit=visit)
+    played = play(search, CountingEvaluator(), Limits(evaluations=1000))
+    assert played.stopped.reason == "sweeps"
+    assert [event.layers[0] for event in played.events if event.layers] == 3 * (visit * [0] + visit * [1])
+
+
 def test_a_search_that_has_converged_stops() -> None:
     played = play(make_search(BestEver(), name="cma"), CountingEvaluator(), Limits(evaluations=20_000))
     assert played.stopped.reason == "converged"
     assert played.stopped.cost.evaluations < 20_000
 
 
-def test_a_budget_that_does_not_hold_one_judgement_scores_nothing() -> None:
+@pytest.mark.parametrize(("limit", "value"), [("examples", DEV - 1), ("layer_forwards", DEV * DEPTH - 1)])
+def test_a_budget_that_does_not_hold_one_judgement_scores_nothing(limit: str, value: int) -> None:
     evaluator = CountingEvaluator()
-    played = play(make_search(Improves()), evaluator, Limits(examples=DEV - 1))
-    assert (played.stopped.reason, played.stopped.cost) == ("budget.examples", Cost())
+    played = play(make_search(Improves()), evaluator, Limits(**{limit: value}))
+    assert (played.stopped.reason, played.stopped.cost) == (f"budget.{limit}", Cost())
     assert evaluator.examples == 0
     assert not played.stopped.z.any()
 
@@ -249,7 +322,7 @@ def test_the_budget_of_seconds_ends_inside_a_generation(
     evaluator = CountingEvaluator(loss=lambda z: -float(np.abs(z).sum()))
     monkeypatch.setattr("bbtune.loop.time", SimpleNamespace(monotonic=lambda: evaluator.now))
     search, stopped = make_search(Improves()), None
-    for event in run_search(search, evaluator, Ledger(Limits(seconds=seconds), TRAIN, DEV)):
+    for event in run_search(search, evaluator, Ledger(Limits(seconds=seconds), SIZES)):
         if isinstance(event, Stopped):
             stopped = event
         else:
@@ -269,9 +342,9 @@ def test_seconds_that_are_used_up_exactly_stop_before_the_next_call(monkeypatch:
     monkeypatch.setattr("bbtune.loop.time", SimpleNamespace(monotonic=lambda: evaluator.now))
     played = play(make_search(Improves()), evaluator, Limits(seconds=7.0))  # judgement, start, five candidates
     assert played.stopped.reason == "budget.seconds"
-    assert played.stopped.cost == Cost(6, 6 * TRAIN + DEV, 7.0)
+    assert played.stopped.cost == Cost(6, 6 * TRAIN + DEV, (6 * TRAIN + DEV) * DEPTH, 7.0)
     assert evaluator.cut == []
 
 
 def test_without_a_limit_of_seconds_there_is_no_deadline() -> None:
-    assert Ledger(Limits(evaluations=5), TRAIN, DEV).deadline() is None
+    assert Ledger(Limits(evaluations=5), SIZES).deadline() is None

@@ -13,7 +13,7 @@ from bbtune.progress import Live, Plain, make_show
 
 
 def generation(number: int, evaluations: int) -> Generation:
-    cost = Cost(evaluations, 10 * evaluations, float(number))
+    cost = Cost(evaluations, 10 * evaluations, 60 * evaluations, float(number))
     return Generation(number, (number % 3,), cost, 0, 0.5, 0.4321, 0.7, Judged(0.6, 0.7, True), 0.7123)
 
 
@@ -67,19 +67,21 @@ def test_a_terminal_gets_a_bar_that_moves():
     assert "one line above" in out.getvalue()
 
 
-@pytest.mark.parametrize("limits", [Limits(evaluations=200), Limits(examples=1000), Limits(seconds=10.0)])
+@pytest.mark.parametrize(
+    "limits", [Limits(evaluations=200), Limits(examples=1000), Limits(layer_forwards=6000), Limits(seconds=10.0)]
+)
 def test_the_share_follows_whichever_limit_is_nearest(limits):
     pace = progress.Pace(limits)
-    pace.take(Cost(100, 500, 5.0))
+    pace.take(Cost(100, 500, 3000, 5.0))
     assert pace.share == 0.5
-    pace.take(Cost(1000, 5000, 50.0))
+    pace.take(Cost(1000, 5000, 30_000, 50.0))
     assert pace.share == 1.0
 
 
 def test_replayed_generations_do_not_count_as_speed(clock):
     pace = progress.Pace(Limits(evaluations=1000))
     for evaluations in range(0, 500, 10):  # a resumed run replays these at once
-        pace.take(Cost(evaluations, 0, 0.0))
+        pace.take(Cost(evaluations))
     clock[0] += 10.0
-    pace.take(Cost(510, 0, 0.0))
+    pace.take(Cost(510))
     assert "2.0 evaluations/s" in pace.describe()

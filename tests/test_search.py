@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from bbtune.optimizers import OPTIMIZERS, make_optimizer
@@ -41,11 +41,12 @@ def make_search(
     population: int = 5,
     seed: int = 0,
     sweeps: int | None = None,
+    visit: int = 1,
 ) -> BlockSearch:
     def make(block: int, size: int) -> Any:
         return make_optimizer(name, size, population, SIGMA, generator(seed, "optimizer", block))
 
-    return BlockSearch(blocks, dim, make, accept, sweeps)
+    return BlockSearch(blocks, dim, make, accept, sweeps, visit)
 
 
 def turn(search: BlockSearch, loss: Loss) -> Proposal:
@@ -116,6 +117,43 @@ def test_candidates_differ_from_the_incumbent_in_their_block_only(accept: Accept
 def test_blocks_are_visited_in_turn_from_the_bottom(accept: Accept, visits: list[int | None]) -> None:
     search, loss = make_search(layerwise(3), 2, accept), quadratic(0, 3, 2)
     assert [turn(search, loss).block for _ in visits] == visits
+
+
+@pytest.mark.parametrize(
+    ("accept", "visits"), [(Improves(), [None, 0, 0, 0, 1, 1, 1, 0, 0]), (BestEver(), [0, 0, 0, 1, 1, 1, 0, 0])]
+)
+def test_a_block_is_searched_so_many_generations_in_a_row(accept: Accept, visits: list[int | None]) -> None:
+    search, loss = make_search(layerwise(2), 2, accept, visit=3), quadratic(0, 2, 2)
+    assert [turn(search, loss).block for _ in visits] == visits
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), visit=st.integers(1, 4), accept=st.sampled_from([Improves(), BestEver()]))
+def test_generations_in_a_row_of_one_block_are_those_of_its_optimizer_alone(
+    seed: int, visit: int, accept: Accept
+) -> None:
+    loss = quadratic(seed, 2, 3)
+    search = make_search(layerwise(2), 3, accept, seed=seed, visit=visit)
+    if accept.needs_start:
+        turn(search, loss)
+    for block in (0, 1):
+        alone = make_optimizer("cma-diagonal", 3, 5, SIGMA, generator(seed, "optimizer", block))
+        for _ in range(visit):
+            z = turn(search, loss).z
+            np.testing.assert_array_equal(z[:, block], alone.ask())
+            alone.tell(SimpleNamespace(loss=loss(z), logits=None))
+
+
+@pytest.mark.parametrize("blocks", [[[0], [1, 3], [2]], [[2], [0], [3, 1]], [[5, 4], [9]]])
+def test_first_is_the_lowest_index_of_the_block_and_known_before(blocks: list[list[int]]) -> None:
+    layers = sum(len(block) for block in blocks)
+    search, loss = make_search(blocks, 2, Improves(), visit=2), quadratic(1, layers, 2)
+    for _ in range(9):
+        expected = search.next_first
+        proposal = turn(search, loss)
+        assert proposal.first == expected
+        differ = np.flatnonzero((proposal.z != proposal.z[0]).any(axis=(0, 2)))
+        assert proposal.first == (0 if proposal.block is None else differ[0])
 
 
 def test_the_starting_point_is_scored_first_only_where_its_loss_is_needed() -> None:
@@ -205,38 +243,40 @@ def test_improves_never_raises_the_true_loss_of_the_incumbent(
         before = after
 
 
-def algorithm_1(loss: Loss, layers: int, dim: int, sweeps: int, population: int, seed: int) -> list[Array]:
-    """BBTv2's algorithm 1, transcribed: the prompt (L, D) after every visit of a layer."""
+def algorithm_1(loss: Loss, visits: Sequence[int], dim: int, population: int, seed: int) -> list[Array]:
+    """BBTv2's algorithm 1, transcribed: the prompt (L, D) after every generation; ``visits`` are their layers."""
+    layers = max(visits) + 1
     make = OPTIMIZERS["cma"]
     strategies = [make(dim, population, SIGMA, generator(seed, "optimizer", layer)) for layer in range(layers)]
     best: list[tuple[float, Array]] = [(np.inf, np.zeros(dim))] * layers
     prompt, visited = np.zeros((layers, dim)), []
-    for _ in range(sweeps):
-        for layer in range(layers):
-            candidates = strategies[layer].ask()
-            losses = []
-            for candidate in candidates:
-                prompt[layer] = candidate
-                losses.append(float(loss(prompt[None])[0]))
-            strategies[layer].tell(SimpleNamespace(loss=np.array(losses), logits=None))
-            for one, candidate in zip(losses, candidates, strict=True):
-                if one < best[layer][0]:
-                    best[layer] = (one, candidate)
-            prompt[layer] = best[layer][1]
-            visited.append(prompt.copy())
+    for layer in visits:
+        candidates = strategies[layer].ask()
+        losses = []
+        for candidate in candidates:
+            prompt[layer] = candidate
+            losses.append(float(loss(prompt[None])[0]))
+        strategies[layer].tell(SimpleNamespace(loss=np.array(losses), logits=None))
+        for one, candidate in zip(losses, candidates, strict=True):
+            if one < best[layer][0]:
+                best[layer] = (one, candidate)
+        prompt[layer] = best[layer][1]
+        visited.append(prompt.copy())
     return visited
 
 
 @settings(max_examples=10, deadline=None)
-@given(seed=st.integers(0, 2**32 - 1), layers=st.integers(1, 4), population=st.integers(4, 8))
-def test_best_ever_in_whole_sweeps_is_algorithm_1_of_bbtv2(seed: int, layers: int, population: int) -> None:
+@given(seed=st.integers(0, 2**32 - 1), layers=st.integers(1, 4), population=st.integers(4, 8), visit=st.integers(1, 3))
+@example(seed=0, layers=3, population=4, visit=1)  # the order of the paper
+def test_best_ever_in_whole_sweeps_is_algorithm_1_of_bbtv2(seed: int, layers: int, population: int, visit: int) -> None:
     loss = quadratic(seed, layers, 3)
-    search = make_search(layerwise(layers), 3, BestEver(), "cma", population, seed, sweeps=4)
+    search = make_search(layerwise(layers), 3, BestEver(), "cma", population, seed, sweeps=4, visit=visit)
     visited = []
     while not search.stop_reasons():
         turn(search, loss)
         visited.append(search.incumbent)
-    np.testing.assert_array_equal(visited, algorithm_1(loss, layers, 3, 4, population, seed))
+    visits = 4 * [layer for layer in range(layers) for _ in range(visit)]
+    np.testing.assert_array_equal(visited, algorithm_1(loss, visits, 3, population, seed))
 
 
 def test_best_ever_can_raise_the_true_loss_which_is_why_it_is_not_the_default() -> None:
@@ -253,6 +293,15 @@ def test_best_ever_can_raise_the_true_loss_which_is_why_it_is_not_the_default() 
 def test_whole_sweeps_end_after_the_last_layer_of_the_last_sweep(accept: Accept, first: int) -> None:
     search, loss = make_search(layerwise(3), 2, accept, sweeps=2), quadratic(0, 3, 2)
     for _ in range(first + 6):
+        assert search.stop_reasons() == {}
+        turn(search, loss)
+    assert search.stop_reasons() == {"sweeps": 2}
+
+
+@pytest.mark.parametrize(("accept", "first"), [(Improves(), 1), (BestEver(), 0)])
+def test_whole_sweeps_count_every_generation_of_a_visit(accept: Accept, first: int) -> None:
+    search, loss = make_search(layerwise(3), 2, accept, sweeps=2, visit=4), quadratic(0, 3, 2)
+    for _ in range(first + 2 * 3 * 4):
         assert search.stop_reasons() == {}
         turn(search, loss)
     assert search.stop_reasons() == {"sweeps": 2}

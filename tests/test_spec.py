@@ -139,8 +139,11 @@ def test_an_empty_job_lacks_its_three_sections() -> None:
         ({"method.alpha": float("inf")}, "method.alpha: expected a finite number, got Infinity"),
         ({"evaluators.cpus": float("inf")}, "evaluators.cpus: expected a finite number, got Infinity"),
         ({"method.population": True}, "method.population: expected a valid integer, got true"),
+        ({"budget.layer_forwards": 0}, "budget.layer_forwards: expected greater than or equal to 1, got 0"),
+        ({"prompt.place": "behind"}, "prompt.place: expected 'before' or 'after', got \"behind\""),
+        ({"method.generations_per_visit": 0}, "method.generations_per_visit: expected greater than or equal to 1, got"),
         ({"budget.seconds": 0}, "budget.seconds: expected greater than 0, got 0"),
-        ({"budget": {}}, "budget: expected at least one of evaluations, examples, seconds; got none"),
+        ({"budget": {}}, "budget: expected at least one of evaluations, examples, layer_forwards, seconds; got none"),
         (
             {"budget.evaluations": 20},
             "budget.evaluations: expected at least one generation, 21 evaluations (population",
@@ -207,6 +210,11 @@ def test_the_error_text_counts_and_lists_the_faults(tmp_path: Path) -> None:
 def test_long_values_are_cut_in_fault_texts() -> None:
     (fault,) = faults_of({"backbone.kind": "x" * 1000})
     assert len(fault) < 200
+
+
+@pytest.mark.parametrize("limit", [{"evaluations": 600}, {"examples": 5}, {"layer_forwards": 5}, {"seconds": 5}])
+def test_any_one_limit_is_enough(limit: dict[str, int]) -> None:
+    assert faults_of({"budget": limit}) == []
 
 
 # Files
@@ -364,6 +372,7 @@ DECISIVE = {
     "backbone.trust_remote_code": True,
     "backbone.allow_pickle": True,
     "prompt.kind": "offset",
+    "prompt.place": "after",
     "prompt.text": "Topic:",
     "prompt.tokens": 3,
     "prompt.layers": [0],
@@ -377,8 +386,10 @@ DECISIVE = {
     "method.blocks": "joint",
     "method.accept": "best-ever",
     "method.schedule": "whole-sweeps",
+    "method.generations_per_visit": 2,
     "budget.evaluations": 700,
     "budget.examples": 10_000,
+    "budget.layer_forwards": 100_000,
     "budget.seconds": 60,
     "evaluators.cpus": 2,
     "seed": 1,

@@ -18,6 +18,8 @@ import pytest
 from bbtune import api
 from bbtune.errors import TrackingError
 from bbtune.journal import read_journal
+from bbtune.loop import Cost, Generation
+from bbtune.tracking import event_metrics
 
 
 class View:
@@ -64,12 +66,26 @@ def assert_whole(uri: str, experiment: str, folder: Path, result: Any) -> None:
     assert run.data.tags["bbtune.version.torch"].startswith("2.")
     assert run.data.metrics["test_tuned"] == result.scores["tuned"].test.value
     assert run.data.metrics["dev_score"] == result.scores["tuned"].dev.value
-    assert {"dev_score", "layer", "evaluations_per_s", "examples", "gain_low", "test_zero_shot"} <= set(
-        run.data.metrics
-    )
+    assert {"dev_score", "layer", "evaluations_per_s", "gain_low", "test_zero_shot"} <= set(run.data.metrics)
+    assert run.data.metrics["examples"] == result.cost.examples
+    assert run.data.metrics["layer_forwards"] == result.cost.layer_forwards
     assert [entry.dataset.name for entry in run.inputs.dataset_inputs] == ["tiny"]
     files = {artifact.path for artifact in client.list_artifacts(run.info.run_id)}
     assert files == {"spec.yaml", "journal.jsonl", "result.json", "prompt.safetensors", "plot.png"}
+
+
+def test_a_generation_is_sent_with_what_it_cost():
+    sent = event_metrics(Generation(3, (1,), Cost(21, 170, 510, 2.0), 0, 0.5, 0.4, 0.75, None, 0.7))
+    assert sent == {
+        "loss": 0.5,
+        "best_loss": 0.4,
+        "train_score": 0.75,
+        "dev_score": 0.7,
+        "layer": 1.0,
+        "examples": 170.0,
+        "layer_forwards": 510.0,
+        "evaluations_per_s": 10.5,
+    }
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from bbtune.backbone.encoding import Batch
-from bbtune.backbone.frozen import Edit, FrozenModel
+from bbtune.backbone.frozen import FrozenModel
+from bbtune.backbone.prompted import Prompts
 
 _AT_ONCE = 2**27  # hidden states held at a time, as float32: half a GiB; a large model takes several passes
 
@@ -23,12 +24,12 @@ def clipped_std(values: Tensor) -> float:
     return float(values.std(unbiased=False))
 
 
-def layer_stds(model: FrozenModel, batches: Sequence[Batch], edits: dict[int, Edit]) -> np.ndarray:
+def layer_stds(model: FrozenModel, batches: Sequence[Batch], prompts: Prompts) -> np.ndarray:
     """Standard deviation (L,) of the hidden states that enter each layer, padding left out.
 
     Args:
         batches: the train examples.
-        edits: what stands in the place of the prompt while measuring.
+        prompts: what stands in the place of the prompt while measuring.
     """
     numbers = sum(int(batch.mask.sum()) for batch in batches) * model.hidden_size
     at_once = max(1, _AT_ONCE // numbers)
@@ -37,7 +38,7 @@ def layer_stds(model: FrozenModel, batches: Sequence[Batch], edits: dict[int, Ed
         seen: list[list[Tensor]] = [[] for _ in model.layers[first : first + at_once]]
         for batch in batches:
             real = batch.mask.bool().to(model.embeddings.device)
-            for values, hidden in zip(seen, model.entering(batch, edits)[first:], strict=False):
+            for values, hidden in zip(seen, model.entering(batch, prompts)[first:], strict=False):
                 values.append(hidden[real].flatten().cpu().float())
         stds += [clipped_std(torch.cat(values)) for values in seen]
     return np.array(stds)

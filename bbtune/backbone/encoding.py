@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
+from torch import Tensor
 
+from bbtune.backbone.sources import ModelCard
 from bbtune.errors import BackboneError
 from bbtune.task.task import Example
 from bbtune.task.template import Template
@@ -18,12 +19,53 @@ _FIRST_PLACEHOLDER = 1000  # the official BBTv2 code fills prompts with the ids 
 
 
 @dataclass(frozen=True)
-class Batch:
-    """Right-padded rows: ``ids`` and ``mask`` (B, S), ``read`` (B,) the position whose state is scored."""
+class Row:
+    """One example as the model reads it.
 
-    ids: torch.Tensor
-    mask: torch.Tensor
-    read: torch.Tensor
+    Attributes:
+        ids: token ids, the prompt's among them.
+        prompt: where the prompt begins.
+        read: the position whose state is scored, in the decoder's input where there is one.
+        decoder_ids: input of the decoder of an encoder-decoder model.
+    """
+
+    ids: list[int]
+    prompt: int
+    read: int
+    decoder_ids: list[int] | None = None
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Right-padded rows.
+
+    Attributes:
+        ids, mask: (B, S).
+        prompt: (B,), where each row's prompt begins.
+        read: (B,), the position whose state is scored.
+        decoder_ids: (B, Sd), for an encoder-decoder model.
+    """
+
+    ids: Tensor
+    mask: Tensor
+    prompt: Tensor
+    read: Tensor
+    decoder_ids: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class PromptText:
+    """The tokens under a prompt, and how they stand in a row.
+
+    Attributes:
+        ids: T token ids, possibly none.
+        joint: text that joins an instruction in words and the template behind it.
+        place: ``before`` the template, or ``after`` its last field.
+    """
+
+    ids: tuple[int, ...] = ()
+    joint: str = ""
+    place: str = "before"
 
 
 def prompt_token_ids(tokenizer: Any, text: str | None, tokens: int | None) -> list[int]:
@@ -54,70 +96,101 @@ def prompt_token_ids(tokenizer: Any, text: str | None, tokens: int | None) -> li
 class Encoder:
     """Token ids of examples: ``specials, prompt (T), template around the example, specials``.
 
+    With ``place="after"`` the prompt stands behind the template's last field, and the rest of the template behind it.
+
     Args:
-        tokenizer: of the model.
-        kind: ``masked-lm`` reads at the mask, ``causal-lm`` at the last token, ``sentence-encoder`` pools.
+        card: of the model. A masked language model is read at the mask, a causal one at the last token, an
+            encoder-decoder model in its decoder; a sentence encoder pools.
         template: around each example.
-        prompt_ids: T ids under the prompt, possibly none.
-        joint: text that joins prompt and template (``" "`` behind an instruction in words).
+        prompt: tokens under the prompt.
         max_tokens: of a whole row; longer example texts are cut at their end, the template never.
     """
 
-    def __init__(
-        self, tokenizer: Any, kind: str, template: Template, prompt_ids: Sequence[int], joint: str, max_tokens: int
-    ) -> None:
-        self._tokenizer = tokenizer
-        self._kind = kind
+    def __init__(self, card: ModelCard, template: Template, prompt: PromptText, max_tokens: int) -> None:
+        self._card = card
+        self._tokenizer = tokenizer = card.tokenizer
         self._template = template
-        self._prompt_ids = list(prompt_ids)
-        self._joint = joint
-        self._max_tokens = max_tokens
+        self.prompt = prompt
+        self.max_tokens = max_tokens
         bare = tokenizer("a", add_special_tokens=False)["input_ids"]
         whole = tokenizer("a")["input_ids"]
-        self.leading = whole.index(bare[0])
+        self._leading = whole[: whole.index(bare[0])]
+        self._trailing = [] if card.kind == "causal-lm" else whole[len(self._leading) + len(bare) :]
         self._padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id or 0
 
     @property
-    def prompt_positions(self) -> range:
-        """Positions of the prompt in every row: behind the leading special tokens."""
-        return range(self.leading, self.leading + len(self._prompt_ids))
+    def prompt_length(self) -> int:
+        """T."""
+        return len(self.prompt.ids)
 
-    def row(self, example: Example) -> list[int]:
-        """Token ids of one example.
+    def row(self, example: Example) -> Row:
+        """One example.
 
         Raises:
             BackboneError: if the row cannot be made short enough by cutting the example's texts.
         """
         values = {name: self._without_specials(text) for name, text in example.fields().items()}
         while True:
-            ids = self._encode(values)
-            excess = len(ids) - self._max_tokens
+            ids, prompt = self._encode(values)
+            excess = len(ids) - self.max_tokens
             if excess <= 0:
-                return ids
+                return self._read(ids, prompt)
             values |= self._shortened(values, excess)
 
-    def batch(self, rows: Sequence[list[int]]) -> Batch:
-        """Pad rows on the right."""
-        width = max(len(row) for row in rows)
-        ids = np.full((len(rows), width), self._padding, dtype=np.int64)
-        mask = np.zeros((len(rows), width), dtype=np.int64)
-        for i, row in enumerate(rows):
-            ids[i, : len(row)], mask[i, : len(row)] = row, 1
-        read = np.array([self._read_position(row) for row in rows], dtype=np.int64)
-        return Batch(torch.from_numpy(ids), torch.from_numpy(mask), torch.from_numpy(read))
+    def plain_row(self, text: str) -> Row:
+        """A text alone, as a sentence encoder reads it."""
+        return Row(list(self._tokenizer(text)["input_ids"]), 0, 0)
 
-    def prompt_alone(self) -> Batch:
+    def prompt_alone(self) -> Row:
         """The prompt text as the model sees it without any input: ``specials, prompt, specials``."""
-        whole = self._tokenizer("a")["input_ids"]
-        row = [*whole[: self.leading], *self._prompt_ids, *whole[self.leading + 1 :]]
-        ids = torch.tensor([row])
-        return Batch(ids, torch.ones_like(ids), torch.zeros(1, dtype=torch.int64))
+        return Row([*self._leading, *self.prompt.ids, *self._trailing], len(self._leading), 0)
 
-    def _encode(self, values: dict[str, str]) -> list[int]:
-        mask = {"masked-lm": self._tokenizer.mask_token, "causal-lm": None, "sentence-encoder": ""}[self._kind]
-        text = self._joint + self._template.render(values, mask)
-        ids = list(self._tokenizer(text)["input_ids"])
-        return [*ids[: self.leading], *self._prompt_ids, *ids[self.leading :]]
+    def batch(self, rows: Sequence[Row]) -> Batch:
+        """Pad rows on the right."""
+        decoders = [row.decoder_ids for row in rows if row.decoder_ids is not None]
+        return Batch(
+            ids=self._padded([row.ids for row in rows]),
+            mask=_ragged([[1] * len(row.ids) for row in rows], 0),
+            prompt=torch.tensor([row.prompt for row in rows]),
+            read=torch.tensor([row.read for row in rows]),
+            decoder_ids=self._padded(decoders) if decoders else None,
+        )
+
+    def _padded(self, rows: list[list[int]]) -> Tensor:
+        return _ragged(rows, self._padding)
+
+    def _encode(self, values: dict[str, str]) -> tuple[list[int], int]:
+        """Token ids, and where the prompt begins."""
+        mask = {"causal-lm": None, "sentence-encoder": ""}.get(self._card.kind, self._card.mask_token)
+        text = self._template.render(values, mask)
+        if self.prompt.place == "before":
+            ids = self._specials(self.prompt.joint + text)
+            start = len(self._leading)
+            return [*ids[:start], *self.prompt.ids, *ids[start:]], start
+        tail = self._template.ending
+        head = self._specials(text.removesuffix(tail))
+        rest = self._tokenizer(tail, add_special_tokens=False)["input_ids"] if tail else []
+        return [*head, *self.prompt.ids, *rest], len(head)
+
+    def _specials(self, text: str) -> list[int]:
+        """Token ids with the special tokens; none behind the text of a causal model, which is to go on."""
+        bare = list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+        return [*self._leading, *bare, *self._trailing]
+
+    def _read(self, ids: list[int], prompt: int) -> Row:
+        if self._card.kind == "masked-lm":
+            return Row(ids, prompt, ids.index(self._mask_id, prompt + self.prompt_length))
+        if self._card.kind == "seq2seq-lm":
+            start = self._card.config.decoder_start_token_id
+            if self._tokenizer.mask_token_id is None:  # T5 says what stands for the sentinel
+                return Row(ids, prompt, 1, [start, self._mask_id])
+            read = ids.index(self._mask_id, prompt + self.prompt_length)
+            return Row(ids, prompt, read, [start, *ids[:-1]])
+        return Row(ids, prompt, len(ids) - 1)
+
+    @property
+    def _mask_id(self) -> int:
+        return int(self._tokenizer.convert_tokens_to_ids(self._card.mask_token))
 
     def _shortened(self, values: dict[str, str], excess: int) -> dict[str, str]:
         """The longest text cut at its end: down to the other one, and by half of what is then too much."""
@@ -130,7 +203,7 @@ class Encoder:
         kept = len(starts[longest]) - min(excess, lead + (excess - lead + 1) // 2)
         if kept < 1 or starts[longest][kept] == 0:
             raise BackboneError(
-                f"backbone.max_tokens: expected room for prompt, template and some text, got {self._max_tokens}; "
+                f"backbone.max_tokens: expected room for prompt, template and some text, got {self.max_tokens}; "
                 "raise it, or shorten prompt or template"
             )
         return {longest: values[longest][: starts[longest][kept]]}
@@ -140,8 +213,7 @@ class Encoder:
             text = text.replace(token, " ")
         return text
 
-    def _read_position(self, row: list[int]) -> int:
-        if self._kind == "masked-lm":
-            start = self.prompt_positions.stop
-            return row.index(self._tokenizer.mask_token_id, start)
-        return len(row) - 1
+
+def _ragged(rows: Sequence[list[int]], padding: int) -> Tensor:
+    width = max(len(row) for row in rows)
+    return torch.tensor([[*row, *[padding] * (width - len(row))] for row in rows])

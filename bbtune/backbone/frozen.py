@@ -1,4 +1,4 @@
-"""A frozen transformers model that scores labels, with prompts put into its hidden states.
+"""A frozen transformers model, with prompts put into its hidden states.
 
 The forward here is the plain one: the stock model, with a hook before each layer. Faster ones are measured
 against it.
@@ -6,23 +6,25 @@ against it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from operator import attrgetter
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from bbtune.backbone.encoding import Batch
-from bbtune.backbone.families import FAMILIES
+from bbtune.backbone.prompted import Prompts, put
 from bbtune.backbone.quiet import quiet_transformers
 from bbtune.backbone.sources import ModelCard
 from bbtune.errors import BackboneError
 from bbtune.spec import BackboneSpec
 
-Edit = Callable[[Tensor], Tensor]  # hidden states (B, S, H) entering a layer -> the same, changed
+Call = tuple[tuple[Any, ...], dict[str, Any]]  # how a layer was called: args behind the hidden states, kwargs
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+_PLAIN = Prompts()
 
 
 class FrozenModel:
@@ -31,91 +33,136 @@ class FrozenModel:
     Args:
         card: what :func:`read_model_card` found.
         model: with its language-modelling head, or the bare encoder of a sentence encoder.
-        temperature: divides the cosines of sentence encoders.
     """
 
-    def __init__(self, card: ModelCard, model: Any, temperature: float) -> None:
-        family = FAMILIES[card.config.model_type]
+    def __init__(self, card: ModelCard, model: Any) -> None:
+        family = card.family
         self.card = card
         self.model = model.eval().requires_grad_(False)
         self.body = model.base_model
-        self.layers: list[Any] = list(self.body.get_submodule(family.layers))
-        self._head = None if card.kind == "sentence-encoder" else model.get_submodule(family.head)
-        self._temperature = temperature
+        self.runner = attrgetter(family.runs)(self.body) if family.runs else self.body
+        self.layers: list[Any] = list(attrgetter(family.layers)(self.body))
+        steps = [attrgetter(name)(self.body) for name in family.norms]
+        self._norms = [step for step in steps if step is not None]
 
     @property
     def hidden_size(self) -> int:
         """Width H of the hidden states."""
-        return int(self.embeddings.shape[1])
+        return int(self.model.config.hidden_size)
 
     @property
     def embeddings(self) -> Tensor:
-        """Input embedding weights (vocabulary, H)."""
+        """Input embedding weights (vocabulary, their width)."""
         return self.model.get_input_embeddings().weight  # type: ignore[no-any-return]
 
-    @torch.inference_mode()
-    def states(self, batch: Batch, edits: Mapping[int, Edit]) -> Tensor:
-        """Last hidden states (B, S, H), each layer's input changed by its edit."""
-        device = self.embeddings.device
-        with self._hooked(edits):
-            out = self.body(input_ids=batch.ids.to(device), attention_mask=batch.mask.to(device), **self._plain())
-        return out.last_hidden_state  # type: ignore[no-any-return]
+    @property
+    def device(self) -> torch.device:
+        """Where the weights lie."""
+        return self.embeddings.device
 
     @torch.inference_mode()
-    def entering(self, batch: Batch, edits: Mapping[int, Edit]) -> list[Tensor]:
-        """Hidden states (B, S, H) that enter each layer, after the edits."""
-        seen: dict[int, Tensor] = {}
+    def states(self, batch: Batch, prompts: Prompts = _PLAIN) -> Tensor:
+        """Last hidden states (B, S, H) of the tuned stack, each layer's input changed by its prompt."""
 
-        def recorder(layer: int) -> Edit:
-            def record(hidden: Tensor) -> Tensor:
-                seen[layer] = edits[layer](hidden) if layer in edits else hidden
-                return seen[layer]
+        def change(layer: int, hidden: Tensor) -> Tensor:
+            if layer not in prompts.layers:
+                return hidden
+            return put(hidden, batch.prompt, prompts.layers[layer], prompts.sets)
 
-            return record
-
-        self.states(batch, {layer: recorder(layer) for layer in range(len(self.layers))})
-        return [seen[layer] for layer in range(len(self.layers))]
+        with self._hooked(lambda layer, hidden, call: change(layer, hidden)):
+            return self._run(batch)
 
     @torch.inference_mode()
-    def word_logits(self, states: Tensor, batch: Batch, words: Sequence[Tensor]) -> Tensor:
-        """Label logits (B, C) of a language model: log of the summed exponentials of each label's words.
+    def entering(self, batch: Batch, prompts: Prompts = _PLAIN) -> list[Tensor]:
+        """Hidden states (B, S, H) that enter each layer, with their prompts in them."""
+        return [hidden for hidden, _ in self.calls(batch, prompts)]
+
+    @torch.inference_mode()
+    def calls(self, batch: Batch, prompts: Prompts = _PLAIN) -> list[tuple[Tensor, Call]]:
+        """The hidden states (B, S, H) that enter each layer, and what else it was called with."""
+        seen: list[tuple[Tensor, Call]] = []
+
+        def record(layer: int, hidden: Tensor, call: Call) -> Tensor:
+            if layer in prompts.layers:
+                hidden = put(hidden, batch.prompt, prompts.layers[layer], prompts.sets)
+            seen.append((hidden, call))
+            return hidden
+
+        with self._hooked(record):
+            self._run(batch)
+        return seen
+
+    @torch.inference_mode()
+    def embedded(self, batch: Batch) -> Tensor:
+        """Hidden states (B, S, H) that enter the first layer; no layer runs."""
+
+        def stop(layer: int, hidden: Tensor, call: Call) -> Tensor:
+            raise _Reached(hidden)
+
+        try:
+            with self._hooked(stop):
+                self._run(batch)
+        except _Reached as reached:
+            return reached.hidden
+        raise BackboneError("the model ran without its layers; please report this")
+
+    @torch.inference_mode()
+    def finish(self, hidden: Tensor) -> Tensor:
+        """What follows the last layer, on hidden states (..., H)."""
+        for step in self._norms:
+            hidden = step(hidden)
+        return hidden
+
+    @torch.inference_mode()
+    def readout(self, batch: Batch, states: Tensor, hidden_prompt: int) -> Tensor:
+        """The state (B, H) that is scored: at the position read, the mean, or the decoder's.
 
         Args:
-            states: last hidden states (B, S, H).
-            words: token ids of each label's words.
+            states: last hidden states (B, S, H) of the tuned stack.
+            hidden_prompt: T where the prompt's positions are no outputs (prefix), else 0.
         """
-        if self._head is None:
-            raise BackboneError("a sentence encoder has no head that could score label words")
-        rows = torch.arange(len(batch.read), device=states.device)
-        logits = self._head(states[rows, batch.read.to(states.device)]).float()
-        return torch.stack([logits[:, ids].logsumexp(dim=-1) for ids in words], dim=-1)
+        rows = torch.arange(len(batch.ids), device=states.device)
+        if self.card.kind in ("masked-lm", "causal-lm"):
+            return states[rows, batch.read.to(states.device)]
+        mask = batch.mask.clone()
+        if hidden_prompt:
+            places = batch.prompt[:, None] + torch.arange(hidden_prompt)
+            mask[torch.arange(len(mask))[:, None], places] = 0
+        mask = mask.to(states.device)
+        if self.card.kind == "sentence-encoder":
+            weight = mask.unsqueeze(-1).float()
+            return (states.float() * weight).sum(dim=1) / weight.sum(dim=1)
+        return self._decoded(batch, states, mask)[rows, batch.read.to(states.device)]
 
-    @torch.inference_mode()
-    def similarities(self, states: Tensor, mask: Tensor, labels: Sequence[Tensor]) -> Tensor:
-        """Label logits (B, C) of a sentence encoder: cosine over the temperature, exponentials summed per label.
+    def _decoded(self, batch: Batch, states: Tensor, mask: Tensor) -> Tensor:
+        assert batch.decoder_ids is not None  # for mypy: an encoder-decoder model's batch has them
+        out = self.body.decoder(
+            input_ids=batch.decoder_ids.to(states.device),
+            encoder_hidden_states=states,
+            encoder_attention_mask=mask,
+            use_cache=False,
+        ).last_hidden_state
+        scaled = getattr(self.model.config, "scale_decoder_outputs", False)
+        return out * self.model.config.d_model**-0.5 if scaled else out  # type: ignore[no-any-return]
 
-        Args:
-            states: last hidden states (B, S, H).
-            mask: (B, S), 1 for positions that are pooled.
-            labels: normalised embeddings (descriptions, H) of each label.
-        """
-        pooled = self.pooled(states, mask)
-        return torch.stack([(pooled @ of.T / self._temperature).logsumexp(dim=-1) for of in labels], dim=-1)
-
-    @torch.inference_mode()
-    def pooled(self, states: Tensor, mask: Tensor) -> Tensor:
-        """Normalised mean (B, H) of the states where ``mask`` (B, S) is 1."""
-        weight = mask.to(states.device).unsqueeze(-1).float()
-        mean = (states.float() * weight).sum(dim=1) / weight.sum(dim=1)
-        return torch.nn.functional.normalize(mean, dim=-1)
-
-    def _plain(self) -> dict[str, Any]:
-        return {"use_cache": False} if self.card.kind == "causal-lm" else {}
+    def _run(self, batch: Batch) -> Tensor:
+        plain = {"use_cache": False} if self.card.kind == "causal-lm" else {}
+        ids, mask = batch.ids.to(self.device), batch.mask.to(self.device)
+        return self.runner(input_ids=ids, attention_mask=mask, **plain).last_hidden_state  # type: ignore[no-any-return]
 
     @contextmanager
-    def _hooked(self, edits: Mapping[int, Edit]) -> Iterator[None]:
+    def _hooked(self, change: Callable[[int, Tensor, Call], Tensor]) -> Iterator[None]:
+        def hook(layer: int) -> Callable[..., Any]:
+            def before_layer(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+                if args:
+                    return (change(layer, args[0], (args[1:], kwargs)), *args[1:]), kwargs
+                rest = {key: value for key, value in kwargs.items() if key != "hidden_states"}
+                return args, {**rest, "hidden_states": change(layer, kwargs["hidden_states"], ((), rest))}
+
+            return before_layer
+
         handles = [
-            self.layers[layer].register_forward_pre_hook(_hook(edit), with_kwargs=True) for layer, edit in edits.items()
+            layer.register_forward_pre_hook(hook(number), with_kwargs=True) for number, layer in enumerate(self.layers)
         ]
         try:
             yield
@@ -124,13 +171,12 @@ class FrozenModel:
                 handle.remove()
 
 
-def _hook(edit: Edit) -> Callable[..., Any]:
-    def before_layer(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if args:
-            return (edit(args[0]), *args[1:]), kwargs
-        return args, {**kwargs, "hidden_states": edit(kwargs["hidden_states"])}
+class _Reached(Exception):
+    """The first layer was reached."""
 
-    return before_layer
+    def __init__(self, hidden: Tensor) -> None:
+        super().__init__()
+        self.hidden = hidden
 
 
 def load_frozen(card: ModelCard, spec: BackboneSpec) -> FrozenModel:
@@ -140,13 +186,18 @@ def load_frozen(card: ModelCard, spec: BackboneSpec) -> FrozenModel:
         BackboneError: if the weights cannot be read, or the device is not there.
     """
     quiet_transformers()
-    from transformers import AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM
+    import transformers
 
     if spec.device.startswith("cuda") and not torch.cuda.is_available():
         raise BackboneError(f"backbone.device: {spec.device} was asked for, but no CUDA device is to be seen; use cpu")
-    kinds = {"masked-lm": AutoModelForMaskedLM, "causal-lm": AutoModelForCausalLM, "sentence-encoder": AutoModel}
+    classes = {
+        "masked-lm": "AutoModelForMaskedLM",
+        "causal-lm": "AutoModelForCausalLM",
+        "seq2seq-lm": "AutoModelForSeq2SeqLM",
+        "sentence-encoder": card.family.encoder_class or "AutoModel",
+    }
     try:
-        model = kinds[card.kind].from_pretrained(
+        model = getattr(transformers, classes[card.kind]).from_pretrained(
             card.files.name,
             dtype=_DTYPES[spec.dtype],
             use_safetensors=None if card.files.gguf or spec.allow_pickle else True,
@@ -156,4 +207,4 @@ def load_frozen(card: ModelCard, spec: BackboneSpec) -> FrozenModel:
     except Exception as error:  # transformers, the hub and CUDA raise many kinds
         reason = " ".join(str(error).split())[:300]
         raise BackboneError(f"backbone.model: the weights of {spec.model} cannot be read ({reason})") from error
-    return FrozenModel(card, model, spec.temperature)
+    return FrozenModel(card, model)

@@ -12,7 +12,7 @@ from typing import Any
 
 import psutil
 
-from bbtune.backbone.families import FAMILIES
+from bbtune.backbone.families import FAMILIES, Family
 from bbtune.backbone.fetch import cached_model
 from bbtune.backbone.quiet import quiet_transformers
 from bbtune.errors import BackboneError
@@ -122,6 +122,16 @@ class ModelCard:
         return getattr(self.config, "_commit_hash", None) if self.files.folder is None else None
 
     @property
+    def family(self) -> Family:
+        """Where the parts of the model are."""
+        return FAMILIES[self.config.model_type]
+
+    @property
+    def mask_token(self) -> str | None:
+        """What stands for ``{mask}``, None for models that have nothing of the kind."""
+        return self.tokenizer.mask_token or self.family.mask
+
+    @property
     def layer_count(self) -> int:
         """Number of layers L of the model."""
         return int(self.config.num_hidden_layers)
@@ -161,8 +171,8 @@ def read_model_card(spec: BackboneSpec) -> ModelCard:
     card = ModelCard(files, config, tokenizer, _kind_of(files, config))
     if spec.kind not in ("auto", card.kind):
         raise BackboneError(_kind_fault(spec, card))
-    if card.kind == "masked-lm" and tokenizer.mask_token_id is None:
-        raise BackboneError(f"backbone.model: {spec.model} has no mask token, which a masked language model needs")
+    if card.kind in ("masked-lm", "seq2seq-lm") and card.mask_token not in tokenizer.get_vocab():
+        raise BackboneError(f"backbone.model: {spec.model} has no mask token ({card.mask_token}), which it is read at")
     return card
 
 
@@ -172,9 +182,16 @@ def _kind_of(files: ModelFiles, config: Any) -> str:
         return "masked-lm"
     if files.gguf or any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in names):
         return "causal-lm"
+    if FAMILIES[config.model_type].runs and any(name.endswith("ForConditionalGeneration") for name in names):
+        return "seq2seq-lm"
     if names and not any(name.endswith("Model") for name in names):
         raise BackboneError(
             f"backbone.model: {files.name} is a {names[0]}, expected a masked or causal language model or an encoder"
+        )
+    if FAMILIES[config.model_type].runs and names and not names[0].endswith("EncoderModel"):
+        raise BackboneError(
+            f"backbone.model: {files.name} is a {names[0]}, expected its language model (...ForConditionalGeneration) "
+            "or its encoder alone (...EncoderModel)"
         )
     folder = files.folder
     if folder and (folder / "modules.json").is_file() and not _pools_by_mean(folder):
@@ -194,6 +211,7 @@ def _kind_fault(spec: BackboneSpec, card: ModelCard) -> str:
     what = {
         "masked-lm": "a masked language model",
         "causal-lm": "a causal language model",
+        "seq2seq-lm": "an encoder-decoder language model",
         "sentence-encoder": "an encoder without a language-modelling head, which cannot score label words",
     }
     return (

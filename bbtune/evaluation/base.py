@@ -23,6 +23,7 @@ class Scores:
         metric: (P,), the task's metric.
         logits: (P, N, C) label logits; None when read back from a journal, which does not keep them.
         examples: texts run through the model, P * N.
+        layer_forwards: texts times layers that ran, as :meth:`bbtune.cost.Sizes.layer_forwards` counts them.
         elapsed_s: seconds of the run when the call returned, earlier sessions included.
         unix_ms: time of day then.
     """
@@ -31,6 +32,7 @@ class Scores:
     metric: NDArray[np.float64]
     logits: NDArray[np.float32] | None
     examples: int
+    layer_forwards: int
     elapsed_s: float = 0.0
     unix_ms: int = 0
 
@@ -38,20 +40,21 @@ class Scores:
 class Evaluator(Protocol):
     """Scores candidates on the train or dev split; the test split cannot be reached through it."""
 
-    def evaluate(self, z: NDArray[np.float64], split: Split, deadline: float | None = None) -> Scores:
-        """Scores of z (P, L, D).
+    def evaluate(self, z: NDArray[np.float64], split: Split, deadline: float | None = None, first: int = 0) -> Scores:
+        """Scores of z (P, L, D), which depend on z and split alone.
 
         Args:
             deadline: on the clock of :func:`time.monotonic`; passing it raises DeadlineReached.
+            first: index, into the tuned layers, of the lowest layer in which the candidates may differ, or of a lone
+                one the lowest that differs from the last call on this split. The layers below need to run only once;
+                their states may be kept from an earlier call, if that had the same numbers there.
         """
 
 
 class Pool(Protocol):
     """Runs methods of workers, in this process or in others."""
 
-    def run(
-        self, method: str, calls: Sequence[tuple[object, ...]], deadline: float | None = None
-    ) -> list[NDArray[Any]]:
+    def run(self, method: str, calls: Sequence[tuple[object, ...]], deadline: float | None = None) -> list[Any]:
         """Results of ``method(*call)`` for each call, in the order of the calls."""
 
     def close(self) -> None:

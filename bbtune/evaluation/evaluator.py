@@ -24,31 +24,53 @@ class PromptEvaluator:
         plan: of the job.
         metric: of the task.
         scales: (L,) calibrated factors of z.
+        together: candidates of one call of a worker; fixed in the life of a run, because rounding may depend on what
+            shares a forward.
     """
 
-    def __init__(self, pool: Pool, plan: Plan, metric: Metric, scales: NDArray[np.float64]) -> None:
+    def __init__(self, pool: Pool, plan: Plan, metric: Metric, scales: NDArray[np.float64], together: int) -> None:
         self._pool = pool
+        self._sizes = plan.sizes
+        self._together = together
         self._loss = plan.spec.method.loss
         self._metric = metric
         self._scales = scales[None, :, None]
         self._labels = {"train": label_array(plan.train), "dev": label_array(plan.dev)}
 
-    def evaluate(self, z: NDArray[np.float64], split: Split, deadline: float | None = None) -> Scores:
-        """Scores of z (P, L, D); one call of a worker per candidate."""
-        if z.ndim != 3 or z.shape[1] != self._scales.shape[1]:
-            raise EvaluationError(f"z must have shape (P, L, D) with L = {self._scales.shape[1]}, got {z.shape}")
-        labels = self._labels[split]
-        logits = np.stack(self._pool.run("candidate", [(one, split) for one in z * self._scales], deadline))
+    def evaluate(self, z: NDArray[np.float64], split: Split, deadline: float | None = None, first: int = 0) -> Scores:
+        """Scores of z (P, L, D); a worker is called once per group of candidates.
+
+        Args:
+            deadline: on the clock of :func:`time.monotonic`.
+            first: index of the lowest tuned layer in which the candidates may differ.
+        """
+        self._check(z, first)
+        labels, scaled = self._labels[split], z * self._scales
+        groups = [scaled[start : start + self._together] for start in range(0, len(z), self._together)]
+        logits = np.concatenate(self._pool.run("candidates", [(group, split, first) for group in groups], deadline))
         loss = losses(logits, labels, self._loss)
         if not np.isfinite(loss).all():
             raise EvaluationError(
                 f"expected finite losses, got {loss.tolist()} on {split}; the hidden states overflowed: "
                 "lower method.alpha, or use backbone.dtype float32"
             )
-        return Scores(loss, label_metric(self._metric, logits, labels), logits, len(z) * len(labels))
+        forwards = self._sizes.layer_forwards(len(labels), len(z), first)
+        return Scores(loss, label_metric(self._metric, logits, labels), logits, len(z) * len(labels), forwards)
 
     def label_logits(self, z: NDArray[np.float64] | None, examples: Sequence[Example]) -> NDArray[np.float32]:
         """Label logits (N, C) of any examples under z (L, D); None is the untouched model."""
         scaled = None if z is None else z * self._scales[0]
         calls = [(scaled, tuple(examples[i : i + _CHUNK])) for i in range(0, len(examples), _CHUNK)]
         return np.concatenate(self._pool.run("label_logits", calls))
+
+    def _check(self, z: NDArray[np.float64], first: int) -> None:
+        """Candidates that differ below ``first`` would be scored on each other's states."""
+        layers = self._scales.shape[1]
+        if z.ndim != 3 or z.shape[1] != layers:
+            raise EvaluationError(f"z must have shape (P, L, D) with L = {layers}, got {z.shape}")
+        if not 0 <= first < layers or (z[:, :first] != z[:1, :first]).any():
+            differs = np.flatnonzero((z != z[:1]).any(axis=(0, 2))).tolist()
+            raise EvaluationError(
+                f"first must be an index of the {layers} tuned layers, and no candidates may differ below it; "
+                f"got {first}, they differ in {differs}"
+            )

@@ -81,6 +81,18 @@ class Template:
         fields = self.fields
         return fields[fields.index("mask") + 1 :] if self.has_mask else []
 
+    @property
+    def ending(self) -> str:
+        """The text behind the last field and before ``{mask}``, less the one space that belongs to the label word."""
+        text = ""
+        for literal, field in self.parts:
+            text += literal
+            if field == "mask":
+                break
+            if field is not None:
+                text = ""
+        return text.removesuffix(" ")
+
     def render(self, values: dict[str, str], mask: str | None) -> str:
         """The text for one example.
 

@@ -67,10 +67,10 @@ def test_label_logits_equal_the_formula(family, make_job, tiny_models):
     spec = make_job(family, prompt={"kind": "offset"})
     plan, task, _ = make_plan(spec)
     z = np.random.default_rng(1).standard_normal((3, 6))
-    ours = Worker(plan).candidate(z, "train")
+    ours = Worker(plan).candidates(z[None], "train", 0)[0]
     theirs = np.stack([logits_by_formula(family, tiny_models[family], spec, z, e.text) for e in task.train])
     assert np.abs(ours - theirs).max() < 1e-4
-    zero = Worker(plan).candidate(np.zeros_like(z), "train")
+    zero = Worker(plan).candidates(np.zeros_like(z)[None], "train", 0)[0]
     assert np.abs(ours - zero).max() > 1e-2  # the prompt matters, so the comparison can fail
 
 

@@ -26,7 +26,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 
 def trace(folder: Any) -> list[dict[str, Any]]:
     """A run's scores without the clock."""
-    kept = ("split", "z_sha256", "loss", "metric", "examples")
+    kept = ("split", "z_sha256", "loss", "metric", "examples", "layer_forwards")
     return [{key: r[key] for key in kept} for r in read_journal(folder / "journal.jsonl") if r["event"] == "scores"]
 
 
@@ -89,14 +89,14 @@ def test_the_trace_is_the_same_when_actors_are_killed(count, reference, make_job
 def test_an_actor_killed_inside_a_generation_loses_nothing(make_job):
     plan, _, _ = make_plan(make_job("llama", evaluators={"count": 2}))
     z = np.random.default_rng(0).standard_normal((60, 3, 6))
-    calls = [(one, "train") for one in z]
-    expected = LocalPool(plan).run("candidate", calls)
+    calls = [(group, "train", 0) for group in z[:, None]]
+    expected = LocalPool(plan).run("candidates", calls)
     pool = RayPool(plan)
     try:
         victim = pool.process_ids()[1]
         timer = threading.Timer(0.05, os.kill, (victim, signal.SIGKILL))
         timer.start()
-        got = pool.run("candidate", calls)
+        got = pool.run("candidates", calls)
         timer.join()
         assert victim not in pool.process_ids()
     finally:
@@ -160,7 +160,7 @@ def test_an_error_inside_an_actor_comes_out_as_it_was(make_job):
     pool = RayPool(plan)
     try:
         with pytest.raises(EvaluationError, match="an evaluator failed"):
-            pool.run("candidate", [("not an array", "train")])
+            pool.run("candidates", [("not an array", "train", 0)])
     finally:
         pool.close()
 
@@ -171,12 +171,12 @@ def test_every_pool_keeps_the_order_of_calls_and_the_deadline(make_pool, make_jo
     z = np.random.default_rng(0).standard_normal((7, 3, 6))
     pool = make_pool(plan)
     try:
-        evaluator = PromptEvaluator(pool, plan, task.metric, np.ones(3))
+        evaluator = PromptEvaluator(pool, plan, task.metric, np.ones(3), together=1)
         scores = evaluator.evaluate(z, "train")
         assert scores.loss.shape == scores.metric.shape == (7,)
         assert scores.logits is not None
         assert scores.logits.shape == (7, 8, 2)
-        assert scores.examples == 56
+        assert (scores.examples, scores.layer_forwards) == (56, 3 * 56)
         backwards = evaluator.evaluate(z[::-1], "train")
         assert np.array_equal(backwards.loss[::-1], scores.loss)
         with pytest.raises(DeadlineReached):

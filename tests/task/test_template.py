@@ -75,6 +75,29 @@ def test_it_knows_what_stands_behind_the_mask(text: str, behind: list[str]) -> N
     assert Template(text, "pair").fields_behind_mask == behind
 
 
+@pytest.mark.parametrize(
+    ("text", "kind", "ending"),
+    [
+        ("{text} It was {mask}.", "single", " It was"),
+        ("{text}\nLabel:{mask}", "single", "\nLabel:"),
+        ("Topic of {text}? {{it}}  {mask}", "single", "? {it} "),
+        ("{text} {mask}", "single", ""),
+        ("{text}{mask}", "single", ""),
+        ("{text}\n{mask}", "single", "\n"),
+        ("{text} It was", "single", " It was"),
+        ("Label: {text}", "single", ""),
+        ("{text_a} and {text_b} : {mask} !", "pair", " :"),
+        ("{text_a} is {mask} , {text_b}", "pair", " is"),
+    ],
+)
+def test_it_knows_what_stands_between_the_last_field_and_the_mask(text: str, kind: str, ending: str) -> None:
+    template = Template(text, kind)
+    assert template.ending == ending
+    if not template.fields_behind_mask:
+        shown = template.render({"text": "<>", "text_a": "<>", "text_b": "<>"}, None)
+        assert shown.rpartition("<>")[2] == ending
+
+
 def test_it_knows_whether_it_has_a_mask() -> None:
     assert Template("{text} {mask}").has_mask
     assert not Template("{text} {{mask}}").has_mask

@@ -1,0 +1,230 @@
+"""A path of our own through encoders of the BERT kind, which normalise behind each residual sum.
+
+Exact, and cheaper than the stock layers: texts are packed without padding; query, key and value are one product;
+those of the layer that is tuned are kept, and since W (h + delta) = W h + W delta a candidate adds T rows to
+them; the last layer runs at the position that is read alone, and even its keys and values need no product per
+row, because q (W_k h) = (q W_k) h.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from operator import attrgetter
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from transformers.activations import GELUActivation
+
+from bbtune.backbone.encoding import Encoder, Row
+from bbtune.backbone.families import PostNorm
+from bbtune.backbone.frozen import FrozenModel
+from bbtune.backbone.packing import Packing, attention, chunks
+from bbtune.backbone.products import Products, choose_products
+from bbtune.backbone.prompted import Prompts
+from bbtune.backbone.stack import Stack, Texts, stacked
+
+_ROWS = 32  # texts whose embeddings are padded together
+_AT_ONCE = 1024  # rows of one pass behind the attention
+
+
+@dataclass(kw_only=True)
+class _Packed(Texts):
+    packing: Packing
+    read: Tensor
+
+
+class _Norm:
+    """A layer normalisation in the dtype of the hidden states."""
+
+    def __init__(self, norm: Any, dtype: torch.dtype) -> None:
+        self._shape = norm.normalized_shape
+        self._weight, self._bias = norm.weight.to(dtype), norm.bias.to(dtype)
+        self._eps = norm.eps
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return functional.layer_norm(x, self._shape, self._weight, self._bias, self._eps)
+
+
+class _Layer:
+    """The weights of one layer, in the memory of the stock model."""
+
+    def __init__(self, layer: Any, names: PostNorm, dtype: torch.dtype) -> None:
+        def part(name: str) -> Any:
+            return attrgetter(name)(layer)
+
+        self.qkv = fused([part(names.query), part(names.key), part(names.value)])
+        self.out, self.up, self.down = (
+            (linear.weight, linear.bias) for linear in (part(names.out), part(names.up), part(names.down))
+        )
+        self.act = _in_place(part(names.act))
+        self.norm, self.last_norm = _Norm(part(names.norm), dtype), _Norm(part(names.last_norm), dtype)
+
+
+class PackedEncoder(Stack):
+    """BERT, RoBERTa and their kin. The state is (P, R, H), the rows of all texts one behind the other."""
+
+    def __init__(self, model: FrozenModel, encoder: Encoder) -> None:
+        super().__init__(model, encoder)
+        names = model.card.family.layout
+        assert isinstance(names, PostNorm)
+        self._pools = model.card.kind == "sentence-encoder"
+        first = attrgetter(names.up)(model.layers[0]).weight
+        self._products: Products = choose_products(first)
+        self._layers = [_Layer(layer, names, self._products.dtype) for layer in model.layers]
+        self._heads = int(model.model.config.num_attention_heads)
+        self.name = f"packed encoder, products by {self._products.name}"
+
+    def prepare(self, rows: Sequence[Row], tokens: int, sets: bool) -> _Packed:
+        """Packed texts; of prefix prompts only the text's own rows, since the prompt is keys and values."""
+        hidden = tokens if sets else 0
+        packing = Packing([len(row.ids) - hidden for row in rows])
+        read = packing.positions([row.read - (hidden if row.read > row.prompt else 0) for row in rows])
+        return _Packed(rows=rows, tokens=tokens, sets=sets, packing=packing, read=read.to(self.model.device))
+
+    def begin(self, texts: Texts) -> Tensor:
+        """Embeddings (1, R, H)."""
+        packing = _packed(texts).packing
+        state = torch.empty(
+            packing.rows, self.model.hidden_size, dtype=self._products.dtype, device=self.model.device
+        )
+        for some in chunks(len(texts.rows), _ROWS):
+            batch = self.encoder.batch(texts.rows[some])
+            mask = batch.mask.bool()
+            if texts.sets:
+                mask[:, texts.rows[0].prompt : texts.rows[0].prompt + texts.tokens] = False
+            embedded = self.model.embedded(batch).to(self._products.dtype)
+            packing.gather(embedded, mask.to(embedded.device), state, some.start)
+        return state[None]
+
+    def project(self, texts: Texts, layer: int, state: Tensor) -> Tensor | None:
+        """Queries, keys and values (1, R, 3H); the last layer makes do without."""
+        return None if self._is_read(layer) else self._linear(state, self._layers[layer].qkv)
+
+    def run(
+        self, texts: Texts, layer: int, state: Tensor, prompts: Sequence[Prompts], projected: Tensor | None
+    ) -> Tensor:
+        """One layer on all rows; the last one at the position that is read alone, unless states are pooled."""
+        of = self._layers[layer]
+        prompt = stacked(prompts, layer, state.dtype)
+        packed = _packed(texts)
+        if self._is_read(layer):
+            return self._read_only(packed, of, self._added(packed, state, prompt), prompt if texts.sets else None)
+        if projected is None:
+            state = self._added(packed, state, prompt)
+            qkv = self._linear(state, of.qkv)
+        else:
+            change = None if prompt is None or texts.sets else self._linear(prompt, (of.qkv[0], None))
+            qkv = self._added(packed, projected, change)
+            state = self._added(packed, state, prompt)
+        mixed = self._mixed(packed, of, qkv, prompt if texts.sets else None)
+        return self._behind(of, mixed, state)
+
+    def readout(self, texts: Texts, state: Tensor, count: int) -> Tensor:
+        """Means, or the states at the positions read, (P, N, H)."""
+        if self._pools:
+            state = _packed(texts).packing.means(state)
+        return state.expand(count, -1, -1)
+
+    def _is_read(self, layer: int) -> bool:
+        return layer == self.depth - 1 and not self._pools
+
+    def _linear(self, x: Tensor, weights: tuple[Tensor, Tensor | None]) -> Tensor:
+        return self._products.linear(x, *weights)
+
+    def _added(self, packed: _Packed, rows: Tensor, change: Tensor | None) -> Tensor:
+        """Rows (1 or P, R, W) with ``change`` (P, T, W) added at the prompt's positions of every text."""
+        if change is None or packed.sets:
+            return rows
+        rows = rows.expand(max(len(rows), len(change)), -1, -1).clone()
+        start = packed.rows[0].prompt
+        for run in packed.packing.runs:
+            run.inside(rows)[:, :, start : start + packed.tokens] += change[:, None]
+        return rows
+
+    def _mixed(self, packed: _Packed, of: _Layer, qkv: Tensor, prefix: Tensor | None) -> Tensor:
+        """Attention (P, R, H), before its output product."""
+        width = self.model.hidden_size
+        count = max(len(qkv), 1 if prefix is None else len(prefix))
+        qkv = qkv.expand(count, -1, -1).view(count, -1, 3, self._heads, width // self._heads)
+        before: Sequence[Tensor] = ()
+        if prefix is not None:
+            bias = None if of.qkv[1] is None else of.qkv[1][width:]
+            kv = self._linear(prefix, (of.qkv[0][width:], bias))
+            before = kv.view(len(kv), -1, 2, self._heads, width // self._heads).unbind(2)
+        mixed = qkv.new_empty(count, packed.packing.rows, width)
+        for run in packed.packing.runs:
+            q, k, v = run.split(qkv).unbind(2)
+            if prefix is not None:
+                k, v = (_behind_prefix(run.count, shared, own) for shared, own in zip(before, (k, v), strict=True))
+            run.put(mixed, attention(q, k, v))
+        return mixed
+
+    def _behind(self, of: _Layer, mixed: Tensor, state: Tensor) -> Tensor:
+        """The rest of a layer behind its attention, some rows at a time so that they stay in the cache."""
+        wide = mixed.shape[:-1]
+        mixed, state = mixed.flatten(0, 1), state.expand(*wide, -1).flatten(0, 1)
+        found = torch.empty_like(mixed)
+        for some in chunks(len(mixed), _AT_ONCE):
+            rows = of.norm(self._linear(mixed[some], of.out).add_(state[some]))
+            inner = of.act(self._linear(rows, of.up))
+            found[some] = of.last_norm(self._linear(inner, of.down).add_(rows))
+        return found.view(*wide, -1)
+
+    def _read_only(self, packed: _Packed, of: _Layer, state: Tensor, prefix: Tensor | None) -> Tensor:
+        """The last layer at the positions read, (P, N, H): no product runs over all rows."""
+        count = max(len(state), 1 if prefix is None else len(prefix))
+        state = state.expand(count, -1, -1)
+        read = state[:, packed.read]
+        width, heads = self.model.hidden_size, self._heads
+        weight, bias = of.qkv[0].to(state.dtype), of.qkv[1]
+        to_q, to_k, to_v = weight.view(3, heads, width // heads, width)
+        # A query's product with the keys' bias is the same for all keys, and falls out of the softmax.
+        b_q, _, b_v = (None,) * 3 if bias is None else bias.to(state.dtype).view(3, width)
+        q = self._linear(read, (of.qkv[0][:width], b_q)).view(-1, heads, width // heads).transpose(0, 1)
+        q = (torch.bmm(q, to_k) * (width // heads) ** -0.5).transpose(0, 1).reshape(*read.shape[:2], heads, width)
+        mixed = state.new_empty(*read.shape[:2], heads, width)
+        for run in packed.packing.runs:
+            rows = run.split(state)
+            if prefix is not None:
+                rows = _behind_prefix(run.count, prefix, rows)
+            weights = torch.bmm(run.of_texts(q), rows.transpose(1, 2)).softmax(dim=-1)
+            run.put_texts(mixed, torch.bmm(weights, rows))
+        values = torch.bmm(mixed.flatten(0, 1).transpose(0, 1), to_v.transpose(1, 2)).transpose(0, 1)
+        values = values.reshape(*read.shape[:2], width)
+        return self._behind(of, values if b_v is None else values + b_v, read)
+
+
+def _in_place(act: Any) -> Any:
+    """The activation, overwriting its input where torch can."""
+    if isinstance(act, GELUActivation):
+        return lambda x: torch.ops.aten.gelu.out(x, out=x)
+    return act
+
+
+def fused(linears: Sequence[Any]) -> tuple[Tensor, Tensor | None]:
+    """Linear maps of one input as one; the stock modules become views of it, so that nothing is stored twice."""
+    weight = torch.cat([linear.weight.data for linear in linears])
+    bias = None if linears[0].bias is None else torch.cat([linear.bias.data for linear in linears])
+    start = 0
+    for linear in linears:
+        stop = start + len(linear.weight)
+        linear.weight.data = weight[start:stop]
+        if bias is not None:
+            linear.bias.data = bias[start:stop]
+        start = stop
+    return weight, bias
+
+
+def _behind_prefix(texts: int, prefix: Tensor, own: Tensor) -> Tensor:
+    """A prefix (P or 1, T, ...) in front of each of the rows (P * texts, S, ...)."""
+    count = len(own) // texts
+    prefix = prefix.expand(count, *prefix.shape[1:])[:, None].expand(-1, texts, *prefix.shape[1:])
+    return torch.cat([prefix.reshape(len(own), *prefix.shape[2:]), own], dim=1)
+
+
+def _packed(texts: Texts) -> _Packed:
+    assert isinstance(texts, _Packed)
+    return texts

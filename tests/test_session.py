@@ -1,0 +1,130 @@
+"""A run in its folder on a pool that needs no model: what is measured once, and what is counted."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+
+from bbtune import api
+from bbtune.journal import Record, read_journal
+from bbtune.result import TuneResult
+from bbtune.session import replayed_events
+
+DEPTH = 3
+
+
+class FakePool:
+    """Logits that are a function of z, and a list of what was asked."""
+
+    together = 3
+    asked: ClassVar[list[str]] = []
+    groups: ClassVar[list[tuple[int, str, int]]] = []
+
+    def __init__(self, plan: Any) -> None:
+        self._sizes = {"train": len(plan.train), "dev": len(plan.dev)}
+        self._layers = len(plan.layers)
+
+    def run(self, method: str, calls: Any, deadline: float | None = None) -> list[Any]:
+        self.asked.extend(method for _ in calls)
+        return [getattr(self, f"_{method}")(*call) for call in calls]
+
+    def close(self) -> None: ...
+
+    def _calibrate(self) -> Any:
+        return np.ones(self._layers)
+
+    def _together(self) -> int:
+        return self.together
+
+    def _candidates(self, z: Any, split: str, first: int) -> Any:
+        self.groups.append((len(z), split, first))
+        rows = np.arange(self._sizes[split])[None, :, None]
+        return (np.sin(rows + z.sum(axis=(1, 2))[:, None, None]) * np.array([1.0, -1.0])).astype(np.float32)
+
+    def _label_logits(self, z: Any, examples: Any) -> Any:
+        return np.zeros((len(examples), 2), dtype=np.float32)
+
+
+class CutAt:
+    """A view that ends the process at a generation."""
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+
+    def __enter__(self) -> CutAt:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def say(self, text: str) -> None: ...
+
+    def event(self, event: Any) -> None:
+        if event.number == self._number:
+            raise KeyboardInterrupt
+
+
+@pytest.fixture(autouse=True)
+def pool(monkeypatch):
+    """Every run of a test is on the fake."""
+    monkeypatch.setattr("bbtune.session.LocalPool", FakePool)
+    monkeypatch.setattr("bbtune.session.plot_run", lambda *_: None)
+    monkeypatch.setattr(FakePool, "asked", [])
+    monkeypatch.setattr(FakePool, "groups", [])
+    return FakePool
+
+
+def scores(folder: Any) -> list[Record]:
+    return [record for record in read_journal(folder / "journal.jsonl") if record["event"] == "scores"]
+
+
+def test_candidates_per_call_are_asked_once_in_the_life_of_a_run(make_job, tmp_path, pool, monkeypatch):
+    job = make_job("bert", method={"population": 7})
+    api.run(job, tmp_path / "whole")
+    whole = list(pool.groups)
+    with pytest.raises(KeyboardInterrupt):
+        api.run(job, tmp_path / "cut", CutAt(3))
+    first = len(pool.groups) - len(whole)
+    monkeypatch.setattr(FakePool, "together", 5)  # as another machine would have it
+    monkeypatch.setattr(FakePool, "asked", [])
+    api.resume(tmp_path / "cut")
+    assert not {"together", "calibrate"} & set(pool.asked)
+    calibration = next(r for r in read_journal(tmp_path / "cut" / "journal.jsonl") if r["event"] == "calibration")
+    assert calibration["together"] == 3
+    assert pool.groups[len(whole) :] == whole  # the same groups, with the same first
+    assert 0 < first < len(whole)
+    assert {size for size, split, _ in whole if split == "train"} == {1, 3}
+
+
+@pytest.mark.parametrize("blocks", ["layerwise", "joint"])
+def test_layer_forwards_are_in_the_journal_the_result_and_the_replay(blocks, make_job, tmp_path):
+    job = make_job("bert", method={"blocks": blocks}, budget={"evaluations": None, "layer_forwards": 2000})
+    result = api.run(job, tmp_path / "run")
+    records = read_journal(tmp_path / "run" / "journal.jsonl")
+    assert result.stop_reason == "budget.layer_forwards"
+    assert result.cost.layer_forwards == sum(record["layer_forwards"] for record in scores(tmp_path / "run"))
+    assert 2000 - DEPTH * 8 * (4 + 1) < result.cost.layer_forwards <= 2000
+    raw = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert raw["cost"]["layer_forwards"] == result.cost.layer_forwards
+    assert TuneResult.load(tmp_path / "run").cost == result.cost
+    assert f"{result.cost.layer_forwards} layer-forwards" in result.summary()
+    assert replayed_events(job, records)[-1].cost == result.cost
+
+
+def test_a_layerwise_search_has_more_evaluations_for_the_same_layer_forwards(make_job, tmp_path):
+    costs = {}
+    for blocks in ("layerwise", "joint"):
+        job = make_job("bert", method={"blocks": blocks}, budget={"evaluations": None, "layer_forwards": 5000})
+        costs[blocks] = api.run(job, tmp_path / blocks).cost
+    assert costs["joint"].layer_forwards == DEPTH * costs["joint"].examples
+    assert costs["layerwise"].layer_forwards < DEPTH * costs["layerwise"].examples
+    assert costs["layerwise"].evaluations > costs["joint"].evaluations
+
+
+def test_whole_sweeps_count_the_generations_of_a_visit(make_job, tmp_path):
+    method = {"schedule": "whole-sweeps", "accept": "best-ever", "generations_per_visit": 2}
+    result = api.run(make_job("bert", method=method, budget={"evaluations": 60}), tmp_path / "run")
+    assert result.stop_reason == "sweeps"
+    assert result.cost.evaluations == 2 * (4 * 2 * 3)  # 60 would hold two and a half
