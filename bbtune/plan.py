@@ -122,11 +122,13 @@ def _budget_faults(plan: Plan) -> list[Fault]:
 def _sweep_faults(plan: Plan) -> list[Fault]:
     method, got = plan.spec.method, plan.spec.budget.evaluations
     blocks = len(plan.layers) if method.blocks == "layerwise" else 1
-    sweep = method.population * method.generations_per_visit * blocks
+    start = int(method.accept == "improves")  # the starting point is scored, too
+    sweep = method.population * method.generations_per_visit * blocks + start
     if method.schedule != "whole-sweeps" or got is None or got >= sweep:
         return []
     visits = f", {method.generations_per_visit} generations each" if method.generations_per_visit > 1 else ""
-    words = f"one sweep, {sweep} ({method.population} candidates for each of {blocks} blocks{visits})"
+    first = " and the starting point" if start else ""
+    words = f"one sweep, {sweep} ({method.population} candidates for each of {blocks} blocks{visits}{first})"
     return [Fault("budget.evaluations", f"expected at least {words}, got {got}")]
 
 

@@ -70,6 +70,7 @@ class Session:
     def _result(self, pool: Pool, tracker: Tracker | None) -> TuneResult:
         plan, task, spec = self._plan, self._task, self._plan.spec
         measured = self._calibration(pool)
+        self._describe(pool)
         scales = layer_scales(np.array(measured["stds"]), spec.method.alpha, spec.method.sigma)
         evaluator = PromptEvaluator(pool, plan, task.metric, scales, measured["together"])
         stopped = self._search(evaluator, tracker)
@@ -96,6 +97,11 @@ class Session:
         result.save(self._folder)
         plot_run(self._events, task.metric.name, spec.name, self._folder / PLOT)
         return result
+
+    def _describe(self, pool: Pool) -> None:
+        """Say which path the evaluators take, and what memory; one answers for all."""
+        if self._journal.find("stop") is None:
+            self._say(f"each evaluator: {pool.run('describe', [()])[0]}")
 
     def _calibration(self, pool: Pool) -> Record:
         """Natural scales of the tuned layers and candidates per call, measured once in the life of a run."""
@@ -137,10 +143,11 @@ def make_search(spec: JobSpec, layers: Sequence[int]) -> BlockSearch:
         rng = generator(spec.seed, "optimizer", block)
         return make_optimizer(method.optimizer, size, method.population, method.sigma, rng)
 
+    accept = Improves() if method.accept == "improves" else BestEver()
     sweeps = None
     if method.schedule == "whole-sweeps" and spec.budget.evaluations is not None:
-        sweeps = spec.budget.evaluations // (method.population * method.generations_per_visit * len(blocks))
-    accept = Improves() if method.accept == "improves" else BestEver()
+        sweep = method.population * method.generations_per_visit * len(blocks)
+        sweeps = (spec.budget.evaluations - int(accept.needs_start)) // sweep
     return BlockSearch(blocks, dim, make, accept, sweeps, method.generations_per_visit)
 
 

@@ -10,12 +10,11 @@ run in alternation, on one thread, and medians are taken; CPU seconds, so that o
 from __future__ import annotations
 
 import argparse
-import json
 import resource
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,9 +24,7 @@ import torch
 import transformers
 from limit import Sizes, decoder_geometry, encoder_geometry, limit_flops, measured_peaks, measured_seconds
 from official import OfficialCandidate, OfficialLoop
-from scipy.stats import spearmanr
 
-from bbtune.evaluation.base import losses
 from bbtune.evaluation.worker import Worker
 from bbtune.jobfile import parse_job
 from bbtune.plan import make_plan

@@ -165,6 +165,12 @@ MAKERS: dict[str, tuple[Callable[[], Any], str, dict[str, Any]]] = {
     "gemma3_text": (_with_start, "Gemma3ForCausalLM", {**GEMMA, **ENDS, "sliding_window": 8}),
     "windowed": (_with_start, "MistralForCausalLM", {**GROUPED, **ENDS, "sliding_window": 8}),
     "t5": (_sentinel, "T5ForConditionalGeneration", {**T5, "pad_token_id": 0, "decoder_start_token_id": 0}),
+    "flan-t5": (
+        _sentinel,
+        "T5ForConditionalGeneration",
+        {**T5, "feed_forward_proj": "gated-gelu", "pad_token_id": 0, "decoder_start_token_id": 0}
+        | {"tie_word_embeddings": False},
+    ),
     "bart": (_masked, "BartForConditionalGeneration", {**BART, **ROBERTA, "decoder_start_token_id": 2}),
     "encoder": (_wordpiece, "BertModel", SMALL),
     "roberta-encoder": (_masked, "RobertaModel", {**SMALL, **ROBERTA}),
@@ -173,28 +179,26 @@ MAKERS: dict[str, tuple[Callable[[], Any], str, dict[str, Any]]] = {
 }
 
 
-def _make(name: str) -> tuple[Any, Any]:
-    """Tokenizer and random model; every weight differs from what its initialisation would make neutral."""
+def save_model(name: str, folder: Path, **changes: Any) -> Path:
+    """A random model and its tokenizer; every weight differs from what its initialisation would make neutral."""
     make_tokenizer, class_name, settings = MAKERS[name]
     tokenizer, cls = make_tokenizer(), getattr(hf, class_name)
     with torch.random.fork_rng():
         torch.manual_seed(7)
-        model = cls(cls.config_class(vocab_size=len(tokenizer), **settings))
-        for weight in model.parameters():
-            if weight.dim() == 1:
-                weight.data += 0.1 * torch.randn_like(weight)
-    return tokenizer, model
+        model = cls(cls.config_class(vocab_size=len(tokenizer), **{**settings, **changes}))
+        biases = [buffer for key, buffer in model.named_buffers() if key == "final_logits_bias"]  # BART's
+        for weight in [*(weight for weight in model.parameters() if weight.dim() == 1), *biases]:
+            weight.data += 0.1 * torch.randn_like(weight)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
 
 
 @pytest.fixture(scope="session")
 def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Folders of tiny random models by family."""
     root = tmp_path_factory.mktemp("models")
-    for name in MAKERS:
-        tokenizer, model = _make(name)
-        model.save_pretrained(root / name)
-        tokenizer.save_pretrained(root / name)
-    return {name: root / name for name in MAKERS}
+    return {name: save_model(name, root / name) for name in MAKERS}
 
 
 @pytest.fixture(scope="session")
@@ -236,6 +240,8 @@ def make_job(tiny_models: dict[str, Path], tiny_task: Path) -> MakeJob:
             "tracking": {"enabled": False},
             "seed": 3,
         }
+        if family.endswith("encoder"):  # compares texts with descriptions of the labels
+            raw["task"]["label_words"] = ["a bad end", "a great film"]
         for part, values in parts.items():
             raw[part] = {**raw.get(part, {}), **values} if isinstance(values, dict) else values
         spec, faults, _ = parse_job(raw)

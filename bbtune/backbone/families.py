@@ -78,12 +78,8 @@ FAMILIES = {
     "bert": Family("encoder.layer", "cls.predictions.decoder", transform=_BERT_HEAD, layout=PostNorm()),
     "roberta": _ROBERTA,
     "xlm-roberta": _ROBERTA,
-    "distilbert": Family(
-        "transformer.layer", "vocab_projector", transform=_DISTILBERT_HEAD, layout=_DISTILBERT_LAYER
-    ),
-    "electra": Family(
-        "encoder.layer", "generator_lm_head", transform=("generator_predictions",), layout=PostNorm()
-    ),
+    "distilbert": Family("transformer.layer", "vocab_projector", transform=_DISTILBERT_HEAD, layout=_DISTILBERT_LAYER),
+    "electra": Family("encoder.layer", "generator_lm_head", transform=("generator_predictions",), layout=PostNorm()),
     "modernbert": Family("layers", "decoder", norms=("final_norm",), transform=("head",)),
     "gpt2": Family("h", "lm_head", norms=("ln_f",)),
     "opt": Family("decoder.layers", "lm_head", norms=("decoder.final_layer_norm", "decoder.project_out")),

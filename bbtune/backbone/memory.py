@@ -1,8 +1,14 @@
-"""Memory that a forward frees is used by the next one, instead of going back to the system and coming anew."""
+"""Memory: what is held, what is used, and that a forward uses again what the last one freed."""
 
 from __future__ import annotations
 
 import ctypes
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+import psutil
+import torch
+from torch import Tensor
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 _LARGEST = 32 * 2**20  # bytes: the largest block that glibc will keep
@@ -16,3 +22,30 @@ def keep_freed_memory() -> None:
         return
     mallopt(_M_MMAP_THRESHOLD, _LARGEST)
     mallopt(_M_TRIM_THRESHOLD, 2**30)
+
+
+def used_memory(device: torch.device) -> int:
+    """Bytes that this process uses: of the GPU, or resident."""
+    if device.type == "cuda":
+        return torch.cuda.memory_reserved(device)
+    return int(psutil.Process().memory_info().rss)
+
+
+def held(value: Any) -> int:
+    """Bytes of all tensors in nested lists, tuples, dicts and dataclasses, each counted once."""
+    sizes: dict[int, int] = {}
+
+    def walk(item: Any) -> None:
+        if isinstance(item, Tensor):
+            storage = item.untyped_storage()
+            sizes[storage.data_ptr()] = storage.nbytes()
+        elif isinstance(item, dict):
+            walk(list(item.values()))
+        elif isinstance(item, (list, tuple)):
+            for part in item:
+                walk(part)
+        elif is_dataclass(item):
+            walk([getattr(item, field.name) for field in fields(item)])
+
+    walk(value)
+    return sum(sizes.values())

@@ -22,7 +22,7 @@ from bbtune.backbone.encoding import Encoder, Row
 from bbtune.backbone.families import PostNorm
 from bbtune.backbone.frozen import FrozenModel
 from bbtune.backbone.packing import Packing, attention, chunks
-from bbtune.backbone.products import Products, choose_products
+from bbtune.backbone.products import Products, choose_products, fused
 from bbtune.backbone.prompted import Prompts
 from bbtune.backbone.stack import Stack, Texts, stacked
 
@@ -87,9 +87,7 @@ class PackedEncoder(Stack):
     def begin(self, texts: Texts) -> Tensor:
         """Embeddings (1, R, H)."""
         packing = _packed(texts).packing
-        state = torch.empty(
-            packing.rows, self.model.hidden_size, dtype=self._products.dtype, device=self.model.device
-        )
+        state = torch.empty(packing.rows, self.model.hidden_size, dtype=self._products.dtype, device=self.model.device)
         for some in chunks(len(texts.rows), _ROWS):
             batch = self.encoder.batch(texts.rows[some])
             mask = batch.mask.bool()
@@ -180,7 +178,7 @@ class PackedEncoder(Stack):
         read = state[:, packed.read]
         width, heads = self.model.hidden_size, self._heads
         weight, bias = of.qkv[0].to(state.dtype), of.qkv[1]
-        to_q, to_k, to_v = weight.view(3, heads, width // heads, width)
+        _, to_k, to_v = weight.view(3, heads, width // heads, width)
         # A query's product with the keys' bias is the same for all keys, and falls out of the softmax.
         b_q, _, b_v = (None,) * 3 if bias is None else bias.to(state.dtype).view(3, width)
         q = self._linear(read, (of.qkv[0][:width], b_q)).view(-1, heads, width // heads).transpose(0, 1)
@@ -202,20 +200,6 @@ def _in_place(act: Any) -> Any:
     if isinstance(act, GELUActivation):
         return lambda x: torch.ops.aten.gelu.out(x, out=x)
     return act
-
-
-def fused(linears: Sequence[Any]) -> tuple[Tensor, Tensor | None]:
-    """Linear maps of one input as one; the stock modules become views of it, so that nothing is stored twice."""
-    weight = torch.cat([linear.weight.data for linear in linears])
-    bias = None if linears[0].bias is None else torch.cat([linear.bias.data for linear in linears])
-    start = 0
-    for linear in linears:
-        stop = start + len(linear.weight)
-        linear.weight.data = weight[start:stop]
-        if bias is not None:
-            linear.bias.data = bias[start:stop]
-        start = stop
-    return weight, bias
 
 
 def _behind_prefix(texts: int, prefix: Tensor, own: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ Attend = Callable[["Run", Tensor, Tensor, Tensor], Tensor]
 
 
 class Run:
-    """Neighbouring texts of one length: ``count`` texts of ``length`` rows each from row ``start``, from text ``first``."""
+    """Neighbouring texts of one length: ``count`` from text ``first`` on, ``length`` rows each, from row ``start``."""
 
     def __init__(self, first: int, start: int, count: int, length: int) -> None:
         self.first = first

@@ -7,8 +7,9 @@ products are slower than float32 ones on processors without the instructions for
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -50,6 +51,20 @@ def choose_products(weight: Tensor) -> Products:
         if seconds * _GAIN < shortest:
             best, shortest = rival, seconds
     return best
+
+
+def fused(linears: Sequence[Any]) -> tuple[Tensor, Tensor | None]:
+    """Linear maps of one input as one; the stock modules become views of it, so that nothing is stored twice."""
+    weight = torch.cat([linear.weight.data for linear in linears])
+    bias = None if linears[0].bias is None else torch.cat([linear.bias.data for linear in linears])
+    start = 0
+    for linear in linears:
+        stop = start + len(linear.weight)
+        linear.weight.data = weight[start:stop]
+        if bias is not None:
+            linear.bias.data = bias[start:stop]
+        start = stop
+    return weight, bias
 
 
 def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from bbtune.backbone.encoding import Batch, Encoder, Row
 from bbtune.backbone.frozen import Call, FrozenModel
+from bbtune.backbone.packing import chunks
 from bbtune.backbone.prompted import Prompts
 from bbtune.backbone.stack import Stack, Texts, stacked
 
@@ -45,7 +46,7 @@ class ReplayStack(Stack):
     @torch.inference_mode()
     def prepare(self, rows: Sequence[Row], tokens: int, sets: bool) -> _Batches:
         """Batches of neighbours."""
-        batches = [self._record(rows[i : i + _ROWS]) for i in range(0, len(rows), _ROWS)]
+        batches = [self._record(rows[some]) for some in chunks(len(rows), _ROWS)]
         return _Batches(rows=rows, tokens=tokens, sets=sets, batches=batches)
 
     def begin(self, texts: Texts) -> list[Tensor]:
@@ -73,6 +74,14 @@ class ReplayStack(Stack):
             read = self.model.readout(batch, self.model.finish(hidden), hidden_prompt)
             found.append(read.reshape(count, len(recorded.batch.ids), -1))
         return torch.cat(found, dim=1)
+
+    def read_once(self, rows: Sequence[Row], tokens: int, sets: bool, prompts: Prompts) -> Tensor:
+        """The states (1, N, H) that are scored, by the plain forward: recording would run it twice more."""
+        found = []
+        for some in chunks(len(rows), _ROWS):
+            batch = self.encoder.batch(rows[some])
+            found.append(self.model.readout(batch, self.model.states(batch, prompts), tokens if sets else 0))
+        return torch.cat(found)[None]
 
     def _record(self, rows: Sequence[Row]) -> _Recorded:
         batch = self.encoder.batch(rows)

@@ -9,23 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from bbtune.backbone.encoding import Encoder, Row
 from bbtune.backbone.families import Rotary
 from bbtune.backbone.frozen import FrozenModel
-from bbtune.backbone.packed_encoder import fused
 from bbtune.backbone.packing import Packing, Run, attention
 from bbtune.backbone.products import Products, choose_products
 from bbtune.backbone.prompted import Prompts
+from bbtune.backbone.rotary import KeysValues, RotaryLayer, Turn, causal_mask, heads, rotated, turned_heads
 from bbtune.backbone.stack import Stack, Texts, stacked
-
-KeysValues = tuple[Tensor, Tensor]  # each (B, K, kv heads, head size)
-Turn = tuple[Tensor, Tensor]  # cosines and sines (R, 1, head size) of positions
 
 
 @dataclass
@@ -69,37 +64,6 @@ class _Shared(Texts):
     unchanged: Packing | None = None
 
 
-class _Norm:
-    """An RMS norm in the dtype of the hidden states."""
-
-    def __init__(self, norm: Any, offset: float, dtype: torch.dtype) -> None:
-        self._weight = (norm.weight.float() + offset).to(dtype)
-        self._eps = getattr(norm, "variance_epsilon", None) or norm.eps
-
-    def __call__(self, x: Tensor) -> Tensor:
-        return functional.rms_norm(x, self._weight.shape, self._weight, self._eps)
-
-
-class _Layer:
-    """The weights of one layer, in the memory of the stock model."""
-
-    def __init__(self, layer: Any, offset: float, dtype: torch.dtype) -> None:
-        attend, mlp = layer.self_attn, layer.mlp
-        self.head_size = int(attend.head_dim)
-        self.q_width = len(attend.q_proj.weight)
-        self.qkv = fused([attend.q_proj, attend.k_proj, attend.v_proj])
-        self.out = (attend.o_proj.weight, attend.o_proj.bias)
-        self.gate_up = fused([mlp.gate_proj, mlp.up_proj])
-        self.down = (mlp.down_proj.weight, mlp.down_proj.bias)
-        self.act = mlp.act_fn
-        self.norm = _Norm(layer.input_layernorm, offset, dtype)
-        self.last_norm = _Norm(layer.post_attention_layernorm, offset, dtype)
-        self.q_norm, self.k_norm = (
-            _Norm(norm, offset, dtype) if (norm := getattr(attend, name, None)) is not None else None
-            for name in ("q_norm", "k_norm")
-        )
-
-
 class SharedDecoder(Stack):
     """Llama, Mistral, Qwen, SmolLM, Gemma."""
 
@@ -108,7 +72,7 @@ class SharedDecoder(Stack):
         layout = model.card.family.layout
         assert isinstance(layout, Rotary)
         self._products: Products = choose_products(model.layers[0].mlp.up_proj.weight)
-        self._layers = [_Layer(layer, layout.norm_offset, self._products.dtype) for layer in model.layers]
+        self._layers = [RotaryLayer(layer, layout.norm_offset, self._products.dtype) for layer in model.layers]
         self._scale = float(model.layers[0].self_attn.scaling)
         self.name = f"shared-prompt decoder, products by {self._products.name}"
 
@@ -224,25 +188,25 @@ class SharedDecoder(Stack):
             return torch.cat([special_k, k], dim=1), torch.cat([special_v, v], dim=1)
         return k, v
 
-    def _turned(self, of: _Layer, rows: Tensor, turn: Turn) -> tuple[Tensor, Tensor, Tensor]:
+    def _turned(self, of: RotaryLayer, rows: Tensor, turn: Turn) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys, values (P, R, heads, head size) of rows (P, R, H), turned to their positions: one product."""
         out = self._products.linear(of.norm(rows), *of.qkv)
         q, kv = out[..., : of.q_width], out[..., of.q_width :]
-        return _turned_heads(q, of.q_norm, of.head_size, turn), *self._split(of, kv, turn)
+        return turned_heads(q, of.q_norm, of.head_size, turn), *self._split(of, kv, turn)
 
-    def _queries(self, of: _Layer, rows: Tensor, turn: Turn) -> Tensor:
+    def _queries(self, of: RotaryLayer, rows: Tensor, turn: Turn) -> Tensor:
         weight, bias = of.qkv
         q = self._products.linear(of.norm(rows), weight[: of.q_width], None if bias is None else bias[: of.q_width])
-        return _turned_heads(q, of.q_norm, of.head_size, turn)
+        return turned_heads(q, of.q_norm, of.head_size, turn)
 
-    def _keys_values(self, of: _Layer, rows: Tensor, turn: Turn | None) -> KeysValues:
+    def _keys_values(self, of: RotaryLayer, rows: Tensor, turn: Turn | None) -> KeysValues:
         weight, bias = of.qkv
         kv = self._products.linear(of.norm(rows), weight[of.q_width :], None if bias is None else bias[of.q_width :])
         return self._split(of, kv, turn)
 
-    def _split(self, of: _Layer, kv: Tensor, turn: Turn | None) -> KeysValues:
+    def _split(self, of: RotaryLayer, kv: Tensor, turn: Turn | None) -> KeysValues:
         k, v = kv.chunk(2, dim=-1)
-        return _turned_heads(k, of.k_norm, of.head_size, turn), _heads(v, of.head_size)
+        return turned_heads(k, of.k_norm, of.head_size, turn), heads(v, of.head_size)
 
     def _turn(self, places: Sequence[int]) -> Turn:
         """Cosines and sines of positions, from the model's own rotary embedding."""
@@ -250,14 +214,14 @@ class SharedDecoder(Stack):
         cos, sin = self.model.body.rotary_emb(torch.zeros((), device=positions.device), positions[None])
         return cos[0][:, None].to(self._products.dtype), sin[0][:, None].to(self._products.dtype)
 
-    def _behind(self, of: _Layer, mixed: Tensor, state: Tensor) -> Tensor:
+    def _behind(self, of: RotaryLayer, mixed: Tensor, state: Tensor) -> Tensor:
         """The rest of a layer behind its attention."""
         state = self._products.linear(mixed, *of.out).add_(state)
         gate, up = self._products.linear(of.last_norm(state), *of.gate_up).chunk(2, dim=-1)
         return self._products.linear(of.act(gate).mul_(up), *of.down).add_(state)
 
     def _read_only(
-        self, shared: _Shared, of: _Layer, own: Tensor, before: KeysValues | None, layer: int
+        self, shared: _Shared, of: RotaryLayer, own: Tensor, before: KeysValues | None, layer: int
     ) -> Tensor:
         """The last layer at the last row of each text, (P, N, H): keys and values of all rows, one query a text."""
         ends = shared.packing.positions([length - 1 for length in shared.packing.lengths]).to(own.device)
@@ -284,7 +248,7 @@ class SharedDecoder(Stack):
         q = q.expand(count, -1, -1, -1)
         for run in shared.packing.runs:
             keys, values = self._keys(shared, run, (k, v), before, layer)
-            mask = _causal_mask(run.length, keys.shape[1], q.device)
+            mask = causal_mask(run.length, keys.shape[1], q.device)
             run.put(mixed, self._attend(run.split(q), keys, values, mask))
         return mixed
 
@@ -298,9 +262,10 @@ class SharedDecoder(Stack):
             more_k, more_v = before
             if shared.unchanged is not None:
                 start = shared.unchanged.lengths[run.first]
-                more_k = _rotated(more_k, self._turn(range(start, start + shared.tokens)))
+                more_k = rotated(more_k, self._turn(range(start, start + shared.tokens)))
             k, v = (
-                torch.cat([_for_texts(more, run.count, count), part], dim=1) for more, part in ((more_k, k), (more_v, v))
+                torch.cat([_for_texts(more, run.count, count), part], dim=1)
+                for more, part in ((more_k, k), (more_v, v))
             )
         if shared.unchanged is not None and layer is not None:
             length, start = shared.unchanged.lengths[run.first], shared.unchanged.starts[run.first]
@@ -310,36 +275,13 @@ class SharedDecoder(Stack):
         return k, v
 
     def _causal(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        return self._attend(q, k, v, _causal_mask(q.shape[1], q.shape[1], q.device))
+        return self._attend(q, k, v, causal_mask(q.shape[1], q.shape[1], q.device))
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
         groups = q.shape[2] // k.shape[2]
         if groups > 1:
             k, v = k.repeat_interleave(groups, dim=2), v.repeat_interleave(groups, dim=2)
         return attention(q, k, v, mask, self._scale)
-
-
-def _turned_heads(x: Tensor, norm: _Norm | None, head_size: int, turn: Turn | None) -> Tensor:
-    x = _heads(x, head_size)
-    if norm is not None:
-        x = norm(x)
-    return x if turn is None else _rotated(x, turn)
-
-
-def _heads(x: Tensor, head_size: int) -> Tensor:
-    return x.reshape(*x.shape[:-1], -1, head_size)
-
-
-def _rotated(x: Tensor, turn: Turn) -> Tensor:
-    """x (..., R, heads, head size) turned to its positions."""
-    cos, sin = turn
-    first, second = x.chunk(2, dim=-1)
-    return x * cos + torch.cat([-second, first], dim=-1) * sin
-
-
-def _causal_mask(queries: int, keys: int, device: torch.device) -> Tensor:
-    """(queries, keys): the last queries see what stands before them."""
-    return torch.ones(queries, keys, dtype=torch.bool, device=device).tril(keys - queries)
 
 
 def _for_texts(part: Tensor, texts: int, count: int) -> Tensor:

@@ -109,6 +109,10 @@ class Stack(ABC):
             state, projected = self.run(texts, number, state, prompts, projected), None
         return self.readout(texts, state, len(prompts))
 
+    def read_once(self, rows: Sequence[Row], tokens: int, sets: bool, prompts: Prompts) -> Tensor:
+        """The states (1, N, H) that are scored, of texts that are asked about once."""
+        return self.read(self.prepare(rows, tokens, sets), [prompts], 0)
+
     def _entering(self, texts: Texts, prompts: Prompts, layer: int) -> Kept:
         if not texts.kept:
             state = self.begin(texts)

@@ -9,22 +9,25 @@ import torch
 from numpy.typing import NDArray
 
 from bbtune.backbone.calibration import layer_stds
-from bbtune.backbone.encoding import Encoder
+from bbtune.backbone.encoding import Encoder, Row
 from bbtune.backbone.frozen import FrozenModel, load_frozen
 from bbtune.backbone.heads import CosineHead, WordHead
-from bbtune.backbone.memory import keep_freed_memory
+from bbtune.backbone.memory import held, keep_freed_memory, used_memory
 from bbtune.backbone.packing import chunks
 from bbtune.backbone.paths import choose_path
 from bbtune.backbone.prompted import Prompts
 from bbtune.backbone.sources import read_model_card
 from bbtune.backbone.stack import Texts
+from bbtune.errors import EvaluationError
 from bbtune.plan import Plan
 from bbtune.prompts.space import PromptSpace, prefix_bases
 from bbtune.task.task import Example
 from bbtune.task.verbalizer import label_token_ids
 
 _ROWS = 16  # of a calibration batch
-_SPLITS = ("train", "dev")
+_MIB = 2**20
+
+Prepared = tuple[Texts, NDArray[np.int64]]  # texts sorted by length, and each one's place before
 
 
 class Worker:
@@ -45,16 +48,37 @@ class Worker:
         self._plain = plan.encoder(card, with_prompt=False)
         self._path = choose_path(self._model, self._encoder)
         self._space = self._prompt_space()
-        self._splits: dict[str, tuple[Texts, NDArray[np.int64]]] = {}
+        self._splits: dict[str, Prepared] = {}
         self._head = self._label_head()
+        self._most = plan.spec.method.population  # candidates of one forward; halved when memory runs out
 
     def describe(self) -> str:
-        """The path that candidates take through the model, in words."""
-        return self._path.name
+        """The path that candidates take through the model and the memory it takes, found out by a first one."""
+        before = used_memory(self._model.device)
+        self._first_candidate()
+        kept = sum(held(texts) for texts, _ in self._splits.values())
+        model = held(list(self._model.model.parameters()))
+        work = max(0, used_memory(self._model.device) - before - kept)
+        return (
+            f"{self._path.name}; model {model / _MIB:.0f} MiB, kept states {kept / _MIB:.0f} MiB, "
+            f"working space {work / _MIB:.0f} MiB"
+        )
 
     def together(self) -> int:
-        """How many candidates to score in one call: fixed for a run, so that no pool changes a bit."""
-        return 1
+        """How many candidates to score in one call: fixed for a run, so that no pool changes a bit.
+
+        One on a CPU, where a candidate's rows fill the products already; on a GPU as many as half the free memory
+        holds, up to a population.
+        """
+        if self._model.device.type == "cpu":
+            return 1
+        self._first_candidate()
+        torch.cuda.reset_peak_memory_stats(self._model.device)
+        before = torch.cuda.memory_allocated(self._model.device)
+        self._first_candidate()
+        each = max(1, torch.cuda.max_memory_allocated(self._model.device) - before)
+        free, _ = torch.cuda.mem_get_info(self._model.device)
+        return int(min(self._most, max(1, free // 2 // each)))
 
     def calibrate(self) -> NDArray[np.float64]:
         """Natural scales (L,) of the tuned layers (BBTv2 section 3.3).
@@ -73,35 +97,65 @@ class Worker:
         """Label logits (P, N, C) of scaled z (P, L, D) on the train or dev split.
 
         Args:
-            first: index of the lowest tuned layer whose numbers differ between calls; the states below it are kept.
+            first: index of the lowest tuned layer whose numbers differ between the candidates. The states that enter
+                it are kept for the next call that has the same numbers below.
+
+        Raises:
+            EvaluationError: if memory does not even hold one candidate.
         """
         if split not in self._splits:
-            self._splits[split] = self._prepared(self._encoder, getattr(self._plan, split))
+            self._splits[split] = self._prepared(getattr(self._plan, split))
         prompts = [self._space.prompts(one) for one in z]
-        return self._logits(self._splits[split], prompts, self._plan.layers[first])
+        while True:
+            parts = chunks(len(prompts), self._most)
+            try:
+                found = [self._logits(self._splits[split], prompts[some], self._plan.layers[first]) for some in parts]
+                return np.concatenate(found)
+            except RuntimeError as error:
+                self._halve(error)
+
+    def _halve(self, error: RuntimeError) -> None:
+        """Fewer candidates in one forward from now on, where memory ran out; any other error goes on its way."""
+        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+            raise error
+        if self._most == 1:
+            raise EvaluationError(
+                "memory does not hold one candidate on the whole split; use backbone.dtype bfloat16, a smaller model, "
+                "a lower backbone.max_tokens or fewer evaluators on this machine"
+            ) from error
+        self._most //= 2
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def _first_candidate(self) -> None:
+        """Score the starting point, so that all that is kept is there."""
+        z = np.zeros((1, len(self._plan.layers), self._plan.spec.prompt.intrinsic_dim))
+        for split in ("train", "dev"):
+            if getattr(self._plan, split):
+                self.candidates(z, split, 0)
 
     def label_logits(self, z: NDArray[np.float64] | None, examples: Sequence[Example]) -> NDArray[np.float32]:
         """Label logits (N, C) of any examples; z None is the untouched model with the prompt text in words, if any."""
         encoder = self._plain if z is None else self._encoder
         prompts = Prompts() if z is None else self._space.prompts(z)
-        return self._logits(self._prepared(encoder, examples), [prompts], 0)[0]
+        rows, order = _sorted(encoder, examples)
+        tokens = encoder.prompt_length if z is not None else 0
+        states = self._path.read_once(rows, tokens, self._space.sets and tokens > 0, prompts)
+        return np.asarray(self._ordered(states, order)[0])
 
-    def _prepared(self, encoder: Encoder, examples: Sequence[Example]) -> tuple[Texts, NDArray[np.int64]]:
-        """Texts sorted by length, and each one's place before."""
-        rows = [encoder.row(example) for example in examples]
-        order = sorted(range(len(rows)), key=lambda i: (len(rows[i].ids), i))
-        tokens = self._encoder.prompt_length if encoder is self._encoder else 0
-        texts = self._path.prepare([rows[i] for i in order], tokens, self._space.sets and tokens > 0)
-        return texts, np.array(order, dtype=np.int64)
+    def _prepared(self, examples: Sequence[Example]) -> Prepared:
+        rows, order = _sorted(self._encoder, examples)
+        return self._path.prepare(rows, self._encoder.prompt_length, self._space.sets), order
 
-    def _logits(
-        self, prepared: tuple[Texts, NDArray[np.int64]], prompts: Sequence[Prompts], layer: int
-    ) -> NDArray[np.float32]:
-        texts, places = prepared
-        states = self._path.read(texts, prompts, layer)
+    def _logits(self, prepared: Prepared, prompts: Sequence[Prompts], layer: int) -> NDArray[np.float32]:
+        texts, order = prepared
+        return self._ordered(self._path.read(texts, prompts, layer), order)
+
+    def _ordered(self, states: torch.Tensor, order: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Label logits (P, N, C) of states (P, N, H), each text back at its place."""
         logits = self._head(states.flatten(0, 1)).reshape(*states.shape[:2], -1)
         found = np.empty(logits.shape, dtype=np.float32)
-        found[:, places] = logits.float().cpu().numpy()
+        found[:, order] = logits.float().cpu().numpy()
         return found
 
     def _prompt_space(self) -> PromptSpace:
@@ -116,7 +170,9 @@ class Worker:
         if self._model.card.kind != "sentence-encoder":
             ids, _ = label_token_ids(plan.label_words, tokenizer, plan.template.word_follows_space)
             return WordHead(self._model, [torch.tensor(of_label) for of_label in ids])
-        labels = [torch.cat([_described(self._model, self._plain, text) for text in texts]) for texts in plan.label_words]
+        labels = [
+            torch.cat([_described(self._model, self._plain, text) for text in texts]) for texts in plan.label_words
+        ]
         return CosineHead(labels, plan.spec.backbone.temperature)
 
 
@@ -124,3 +180,10 @@ def _described(model: FrozenModel, encoder: Encoder, text: str) -> torch.Tensor:
     """The mean state (1, H) of a label's description."""
     batch = encoder.batch([encoder.plain_row(text)])
     return model.readout(batch, model.states(batch), 0)
+
+
+def _sorted(encoder: Encoder, examples: Sequence[Example]) -> tuple[list[Row], NDArray[np.int64]]:
+    """Rows sorted by length, and each one's place before."""
+    rows = [encoder.row(example) for example in examples]
+    order = sorted(range(len(rows)), key=lambda i: (len(rows[i].ids), i))
+    return [rows[i] for i in order], np.array(order, dtype=np.int64)

@@ -2,122 +2,147 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from conftest import MAKERS
 from safetensors.torch import load_file
-from transformers import AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer
+from stock import Line, Stock
+from torch.nn import functional
+from transformers import AutoConfig, AutoTokenizer
+from trials import CAUSAL, DEPTH, DIM, TOKENS, Trial, make_trial
 
-from bbtune.backbone.encoding import Batch, Encoder
-from bbtune.backbone.frozen import load_frozen
-from bbtune.backbone.sources import ModelCard, find_model, read_model_card
-from bbtune.evaluation.worker import Worker
+from bbtune.backbone.encoding import Batch, Row
+from bbtune.backbone.frozen import FrozenModel, load_frozen
+from bbtune.backbone.heads import WordHead
+from bbtune.backbone.packed_encoder import PackedEncoder
+from bbtune.backbone.prompted import Prompts
+from bbtune.backbone.sources import ModelCard, find_model
 from bbtune.plan import make_plan
-from bbtune.prompts.edits import offset_edits
 from bbtune.seeds import generator
 from bbtune.spec import BackboneSpec
-from bbtune.task.task import Example
-from bbtune.task.template import Template
 
-FAMILIES = ["bert", "roberta", "gpt2", "llama"]
-
-
-def plain_layers(model: Any) -> Any:
-    body = model.base_model
-    return body.encoder.layer if hasattr(body, "encoder") else getattr(body, "h", None) or body.layers
+WORDPIECE = ["bert", "distilbert", "electra", "encoder"]
+SENTINEL = ["t5", "flan-t5", "t5-encoder"]
+STARTED = ["opt", "mistral", "qwen3", "gemma", "gemma2", "gemma3_text", "windowed"]  # tokenizers with a token in front
+PLACED = [(family, place) for family in MAKERS for place in (["before", "after"] if family in CAUSAL else ["before"])]
+stock_model, stock_tokenizer = cache(Stock), cache(AutoTokenizer.from_pretrained)
+INSTRUCTION = {"text": "is this good or bad ?", "tokens": None}
 
 
-def logits_by_formula(family: str, folder: Path, spec: Any, z: np.ndarray, text: str) -> np.ndarray:
-    """Label logits of one text: transformers' own forward, ``hidden[:, positions] += A_l z_l`` before every layer."""
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    causal = family in ("gpt2", "llama")
-    auto = AutoModelForCausalLM if causal else AutoModelForMaskedLM
-    model = auto.from_pretrained(folder, attn_implementation="eager").eval()
-    sentence = f"{text} . it was" if causal else f"{text} . it was {tokenizer.mask_token}"
-    ids = tokenizer(sentence)["input_ids"]
-    first = 0 if causal else 1
-    tokens, dim = spec.prompt.tokens, spec.prompt.intrinsic_dim
-    start = min(1000, len(tokenizer) - tokens)
-    ids = [*ids[:first], *range(start, start + tokens), *ids[first:]]
-    read = len(ids) - 1 if causal else ids.index(tokenizer.mask_token_id)
-    for number, layer in enumerate(plain_layers(model)):
-        a = generator(spec.seed, "projection", number).standard_normal((tokens * 32, dim), dtype=np.float32)
-        prompt = torch.tensor(a / np.sqrt(dim) @ z[number], dtype=torch.float32).reshape(tokens, 32)
-        original = layer.forward
+def special_ids(family: str, tokenizer: Any) -> tuple[list[int], list[int]]:
+    """Token ids in front of a text, and behind it."""
+    if family in CAUSAL:
+        return ([tokenizer.eos_token_id] if family in STARTED else []), []
+    if family in SENTINEL:
+        return [], [tokenizer.eos_token_id]
+    return [tokenizer.cls_token_id], [tokenizer.sep_token_id]
 
-        def forward(hidden: Any, *args: Any, _original: Any = original, _prompt: Any = prompt, **kwargs: Any) -> Any:
-            hidden = hidden.clone()
-            hidden[:, first : first + tokens] += _prompt
-            return _original(hidden, *args, **kwargs)
 
-        layer.forward = forward
-    with torch.no_grad():
-        logits = model(input_ids=torch.tensor([ids])).logits[0, read]
-    space = "" if family == "bert" else " "
+def line_by_formula(family: str, tokenizer: Any, place: str, text: str) -> Line:
+    """What the model reads for one text."""
+    lead, trail = special_ids(family, tokenizer)
+    first = min(1000, len(tokenizer) - TOKENS)
+    prompt = list(range(first, first + TOKENS))
+
+    def tokens(words: str) -> list[int]:
+        return list(tokenizer(words, add_special_tokens=False)["input_ids"])
+
+    if place == "after":
+        head = [*lead, *tokens(text)]
+        ids = [*head, *prompt, *tokens(" . it was")]
+        return Line(ids, len(head), len(ids) - 1)
+    if family.endswith("encoder"):
+        return Line([*lead, *prompt, *tokens(text), *trail], len(lead))
+    if family in CAUSAL:
+        ids = [*lead, *prompt, *tokens(f"{text} . it was")]
+        return Line(ids, len(lead), len(ids) - 1)
+    mask = "<extra_id_0>" if family in SENTINEL else tokenizer.mask_token
+    ids = [*lead, *prompt, *tokens(f"{text} . it was {mask}"), *trail]
+    if family in SENTINEL:
+        return Line(ids, len(lead), 1, [0, tokenizer.convert_tokens_to_ids(mask)])
+    decoder = [2, *ids[:-1]] if family == "bart" else None
+    return Line(ids, len(lead), ids.index(tokenizer.mask_token_id), decoder)
+
+
+def logits_by_formula(family: str, folder: Path, kind: str, place: str, z: np.ndarray, texts: list[str]) -> np.ndarray:
+    """Label logits (N, C), text by text: transformers' forward, ``hidden[:, positions] += A_l z_l`` before each layer,
+    or ``= base_l + A_l z_l``."""
+    tokenizer, stock = stock_tokenizer(folder), stock_model(family, folder)
+    lines = [line_by_formula(family, tokenizer, place, text) for text in texts]
+    lead, trail = special_ids(family, tokenizer)
+    prompt = lines[0].ids[lines[0].prompt : lines[0].prompt + TOKENS]
+    bases = [states[len(lead) :][:TOKENS] for states in stock.entering([*lead, *prompt, *trail])]
+    prompts = {}
+    for layer in range(DEPTH):
+        a = generator(3, "projection", layer).standard_normal((TOKENS * 32, DIM), dtype=np.float32)
+        prompts[layer] = torch.tensor(a / np.sqrt(DIM) @ z[layer], dtype=torch.float32).reshape(TOKENS, 32)
+        if kind == "prefix":
+            prompts[layer] += bases[layer]
+    outputs = torch.cat([stock.outputs([line], prompts, kind == "prefix") for line in lines])
+    if family.endswith("encoder"):
+        described = [Line(tokenizer(words)["input_ids"]) for words in ("a bad end", "a great film")]
+        labels = torch.cat([stock.outputs([line], {}) for line in described])
+        return (functional.normalize(outputs) @ functional.normalize(labels).T / 0.05).numpy()
+    space = "" if family in WORDPIECE else " "
     words = [tokenizer(space + word, add_special_tokens=False)["input_ids"] for word in ("bad", "great")]
     assert all(len(ids) == 1 for ids in words)
-    return logits[[words[0][0], words[1][0]]].numpy()
+    return outputs[:, [words[0][0], words[1][0]]].numpy()
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_label_logits_equal_the_formula(family, make_job, tiny_models):
-    spec = make_job(family, prompt={"kind": "offset"})
-    plan, task, _ = make_plan(spec)
-    z = np.random.default_rng(1).standard_normal((3, 6))
-    ours = Worker(plan).candidates(z[None], "train", 0)[0]
-    theirs = np.stack([logits_by_formula(family, tiny_models[family], spec, z, e.text) for e in task.train])
+@pytest.mark.parametrize("kind", ["offset", "prefix"])
+@pytest.mark.parametrize(("family", "place"), PLACED)
+def test_label_logits_equal_the_formula(family, place, kind, make_job, tiny_models):
+    plan, task, _ = make_plan(make_job(family, prompt={"kind": kind, "place": place}))
+    worker = Trial(plan)
+    z = np.random.default_rng(1).standard_normal((DEPTH, DIM))
+    ours = worker.candidates(z[None], "train", 0)[0]
+    theirs = logits_by_formula(family, tiny_models[family], kind, place, z, [example.text for example in task.train])
     assert np.abs(ours - theirs).max() < 1e-4
-    zero = Worker(plan).candidates(np.zeros_like(z)[None], "train", 0)[0]
+    zero = worker.candidates(np.zeros_like(z)[None], "train", 0)[0]
     assert np.abs(ours - zero).max() > 1e-2  # the prompt matters, so the comparison can fail
 
 
-@pytest.mark.parametrize("family", [*FAMILIES, "encoder"])
-def test_offsets_of_zero_leave_the_stock_model(family, make_job, tiny_models):
-    words = {"label_words": ["a bad end", "a great film"]} if family == "encoder" else {}
-    spec = make_job(family, prompt={"kind": "offset", "text": "is this good or bad ?", "tokens": None}, task=words)
-    plan, task, _ = make_plan(spec)
-    worker = Worker(plan)
-    z = np.zeros((3, 6))
-    tuned, untouched = worker.label_logits(z, task.test), worker.label_logits(None, task.test)
-    assert np.abs(tuned - untouched).max() < 1e-5
+@pytest.mark.parametrize(("family", "place"), PLACED)
+def test_offsets_of_zero_leave_the_stock_model_with_the_prompt_in_words(family, place, make_job):
+    plan, task, _ = make_plan(make_job(family, prompt={"kind": "offset", "place": place, **INSTRUCTION}))
+    worker = Trial(plan)
+    tuned, untouched = worker.label_logits(np.zeros((DEPTH, DIM)), task.test), worker.label_logits(None, task.test)
+    assert np.abs(tuned - untouched).max() < 1e-4
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_a_prefix_equals_keys_and_values_of_its_states(family, make_job, tiny_models):
+@pytest.mark.parametrize("family", list(MAKERS))
+def test_a_prefix_equals_keys_and_values_of_its_states(family, make_job):
     """Real tokens see the prefix; the prefix sees nothing: its states enter every layer as they were set."""
-    spec = make_job(family, prompt={"kind": "prefix", "text": "is this good or bad ?", "tokens": None})
-    plan, task, _ = make_plan(spec)
-    worker = Worker(plan)
-    one, two = task.test[3], task.test[5]
-    z = 0.5 * np.random.default_rng(2).standard_normal((3, 6))
-    seen = []
-    for example in (one, two):
-        batch = worker._encoder.batch([worker._encoder.row(example)])
-        states = worker._model.entering(batch, worker._edits(z))
-        span = worker._positions
-        seen.append([hidden[0, span.start : span.stop] for hidden in states])
-    for first, second in zip(*seen, strict=True):
-        assert torch.equal(first, second)
+    trial = make_trial(make_job, (family, "prefix", "before", False), prompt=INSTRUCTION)
+    prompts = trial.space.prompts(np.random.default_rng(2).standard_normal((DEPTH, DIM)))
+    for example in trial.texts("train")[:2]:
+        row = trial.encoder.row(example)
+        entering = trial.model.entering(trial.encoder.batch([row]), prompts)
+        for layer, hidden in enumerate(entering):
+            inside = hidden[0, row.prompt : row.prompt + trial.encoder.prompt_length]
+            assert torch.equal(inside, prompts.layers[layer])
 
 
-def test_a_causal_prefix_of_zero_equals_the_prompt_as_text(make_job):
+@pytest.mark.parametrize("family", CAUSAL)
+def test_a_causal_prefix_of_zero_equals_the_prompt_as_text(family, make_job):
     """For causal models the states of a prompt in front do not depend on what follows."""
-    spec = make_job("llama", prompt={"kind": "prefix", "text": "is this good or bad ?", "tokens": None})
-    plan, task, _ = make_plan(spec)
-    worker = Worker(plan)
-    tuned, text = worker.label_logits(np.zeros((3, 6)), task.test), worker.label_logits(None, task.test)
+    plan, task, _ = make_plan(make_job(family, prompt={"kind": "prefix", **INSTRUCTION}))
+    worker = Trial(plan)
+    tuned, text = worker.label_logits(np.zeros((DEPTH, DIM)), task.test), worker.label_logits(None, task.test)
     assert np.abs(tuned - text).max() < 1e-4
 
 
-@pytest.mark.parametrize("family", [*FAMILIES, "encoder"])
-def test_logits_do_not_depend_on_the_rows_of_a_batch(family, make_job):
-    words = {"label_words": ["a bad end", "a great film"]} if family == "encoder" else {}
-    plan, task, _ = make_plan(make_job(family, task=words))
-    worker = Worker(plan)
-    z = np.random.default_rng(4).standard_normal((3, 6))
+@pytest.mark.parametrize("family", list(MAKERS))
+def test_logits_do_not_depend_on_what_is_scored_beside_a_text(family, make_job):
+    plan, task, _ = make_plan(make_job(family))
+    worker = Trial(plan)
+    z = np.random.default_rng(4).standard_normal((DEPTH, DIM))
     together = worker.label_logits(z, task.test)
     alone = np.concatenate([worker.label_logits(z, [example]) for example in task.test])
     assert np.abs(together - alone).max() < 1e-4
@@ -126,76 +151,28 @@ def test_logits_do_not_depend_on_the_rows_of_a_batch(family, make_job):
 GOLDEN = Path(__file__).parents[1] / "golden"
 
 
+def golden_model(family: str) -> tuple[FrozenModel, dict[str, torch.Tensor]]:
+    spec = BackboneSpec(model=f"path:{GOLDEN / family}", kind="masked-lm")
+    config = AutoConfig.from_pretrained(GOLDEN / family)
+    model = load_frozen(ModelCard(find_model(spec), config, None, "masked-lm"), spec)
+    return model, load_file(GOLDEN / family / "golden.safetensors")
+
+
+@pytest.mark.parametrize("path", ["plain", "packed"])
 @pytest.mark.parametrize("family", ["bert", "roberta"])
 @pytest.mark.parametrize("prompted", [True, False])
-def test_logits_equal_those_of_the_public_bbtv2_code(family, prompted):
-    spec = BackboneSpec(model=f"path:{GOLDEN / family}", kind="masked-lm")
-    auto_config = AutoModel.from_pretrained(GOLDEN / family).config
-    model = load_frozen(ModelCard(find_model(spec), auto_config, None, "masked-lm"), spec)
-    golden = load_file(GOLDEN / family / "golden.safetensors")
-    prompts = dict(enumerate(golden["prompts"])) if prompted else {}
-    batch = Batch(golden["input_ids"], golden["attention_mask"], golden["mask_position"])
-    states = model.states(batch, offset_edits(prompts, range(1, 6)))
-    words = [torch.tensor([token]) for token in range(golden["official_logits"].shape[1])]
-    logits = model.word_logits(states, batch, words)
+def test_logits_equal_those_of_the_public_bbtv2_code(family, prompted, path):
+    model, golden = golden_model(family)
+    prompts = Prompts(dict(enumerate(golden["prompts"])) if prompted else {})
+    ids, mask, read = golden["input_ids"], golden["attention_mask"], golden["mask_position"]
+    batch = Batch(ids, mask, torch.ones_like(read), read)
+    if path == "plain":
+        states = model.readout(batch, model.states(batch, prompts), 0)
+    else:
+        packed = PackedEncoder(model, SimpleNamespace(batch=lambda rows: batch))
+        lengths = mask.sum(dim=1).tolist()
+        rows = [Row(ids[i, :length].tolist(), 1, int(read[i])) for i, length in enumerate(lengths)]
+        states = packed.read(packed.prepare(rows, 5 * prompted, False), [prompts], 0)[0]
+    head = WordHead(model, [torch.tensor([token]) for token in range(golden["official_logits"].shape[1])])
     official = golden["official_logits" if prompted else "official_logits_zero_prompt"]
-    assert (logits - official).abs().max() < 1e-5
-
-
-def test_causal_models_read_the_last_real_token_not_padding(make_job):
-    plan, task, _ = make_plan(make_job("gpt2"))
-    encoder = Worker(plan)._encoder
-    rows = [encoder.row(example) for example in task.train]
-    batch = encoder.batch(rows)
-    assert batch.read.tolist() == [len(row) - 1 for row in rows]
-    assert len({len(row) for row in rows}) > 1
-
-
-def test_a_model_card_knows_its_kind(tiny_models):
-    kinds = {name: read_model_card(BackboneSpec(model=f"path:{folder}")).kind for name, folder in tiny_models.items()}
-    assert kinds == {
-        "bert": "masked-lm",
-        "roberta": "masked-lm",
-        "gpt2": "causal-lm",
-        "llama": "causal-lm",
-        "encoder": "sentence-encoder",
-    }
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("text", ["é😀漢字 " * 60, "a great film " * 90, "😀" * 200])
-def test_long_texts_are_cut_and_the_template_is_not(family, text, make_job):
-    plan, _, card = make_plan(make_job(family, backbone={"max_tokens": 40}))
-    encoder = plan.encoder(card, with_prompt=True)
-    row = encoder.row(Example(text, None, 0))
-    assert len(row) <= 40
-    assert len(row) >= 30 or family == "bert"  # to which a word of emoji is one unknown token
-    assert row[encoder.batch([row]).read[0]] == (
-        card.tokenizer.mask_token_id if family in ("bert", "roberta") else row[-1]
-    )
-    ending = card.tokenizer.decode(row).replace(" ", "")
-    assert "itwas" in ending
-
-
-def test_of_a_pair_both_texts_keep_their_beginning(make_job, tiny_models):
-    card = read_model_card(BackboneSpec(model=f"path:{tiny_models['bert']}"))
-    template = Template("{text_a} ? {mask} , {text_b}", "pair")
-    encoder = Encoder(card.tokenizer, "masked-lm", template, [1, 2], "", 40)
-    row = card.tokenizer.decode(encoder.row(Example("great " * 100, "bad " * 300, 0)))
-    assert 10 < row.count("great") < 20
-    assert 10 < row.count("bad") < 20
-
-
-def test_a_newline_before_the_mask_stays_in_the_prompt(make_job):
-    plan, task, card = make_plan(
-        make_job("gpt2", task={"template": "{text}\nLabel:\n{mask}", "label_words": ["a", "b"]})
-    )
-    row = plan.encoder(card, with_prompt=False).row(task.train[0])
-    assert card.tokenizer.decode(row).endswith("Label:\n")
-
-
-def test_mask_tokens_in_a_users_text_are_not_masks(make_job):
-    plan, _, card = make_plan(make_job("bert"))
-    encoder = plan.encoder(card, with_prompt=True)
-    row = encoder.row(Example("a [MASK] film [SEP] great", None, 0))
-    assert row.count(card.tokenizer.mask_token_id) == 1
+    assert (head(states) - official).abs().max() < 1e-5

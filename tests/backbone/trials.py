@@ -1,0 +1,114 @@
+"""Workers on exchangeable texts, tuned layers and paths, and the plain forward that they are measured against."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import CORPUS, MAKERS
+from numpy.typing import NDArray
+
+from bbtune.backbone.frozen import FrozenModel, load_frozen
+from bbtune.backbone.replay import ReplayStack
+from bbtune.evaluation.worker import Worker
+from bbtune.plan import Plan, make_plan
+from bbtune.task.task import Example
+
+PACKED = ["bert", "roberta", "xlm-roberta", "distilbert", "electra", "encoder", "roberta-encoder"]
+DECODERS = ["llama", "mistral", "qwen2", "qwen3", "gemma"]
+CAUSAL = ["gpt2", "opt", "gpt_neox", *DECODERS, "gemma2", "gemma3_text", "windowed"]
+WORDS = sorted({word for line in CORPUS for word in line.split()})
+DEPTH, DIM, TOKENS = 3, 6, 4  # of make_job's models and prompts
+
+Setting = tuple[str, str, str, bool]  # family, kind of prompt, its place, whether the stock layers are replayed
+
+
+def settings_of(family: str) -> list[Setting]:
+    """Every way a family can be run."""
+    places = ["before", "after"] if family in CAUSAL else ["before"]
+    replays = [False, True] if family in PACKED + DECODERS else [False]
+    return [(family, kind, place, again) for kind in ("offset", "prefix") for place in places for again in replays]
+
+
+SETTINGS = [setting for family in MAKERS for setting in settings_of(family)]
+
+
+def examples(lengths: Sequence[int], seed: int = 0) -> tuple[Example, ...]:
+    """Texts of so many words."""
+    rng = np.random.default_rng(seed)
+    return tuple(Example(" ".join(rng.choice(WORDS, length)), None, i % 2) for i, length in enumerate(lengths))
+
+
+_loaded: dict[tuple[Any, ...], FrozenModel] = {}
+
+
+def _load_once(card: Any, spec: Any) -> FrozenModel:
+    key = (card.files.name, spec.dtype, spec.device)
+    if key not in _loaded:
+        _loaded[key] = load_frozen(card, spec)
+    return _loaded[key]
+
+
+class Trial(Worker):
+    """A worker whose data and tuned layers can be exchanged; trials on one model share its weights."""
+
+    def __init__(self, plan: Plan, replays: bool = False) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("bbtune.evaluation.worker.load_frozen", _load_once)
+            super().__init__(plan)
+        if replays:
+            self._path = ReplayStack(self._model, self._encoder, "asked for")
+        self.path, self.model, self.encoder, self.head = self._path, self._model, self._encoder, self._head
+        self.space = self._space
+        self.plan = plan
+
+    def use(
+        self, train: Sequence[Example], dev: Sequence[Example] = (), layers: Sequence[int] = tuple(range(DEPTH))
+    ) -> None:
+        """Start anew with other texts and tuned layers."""
+        self._plan = replace(self._plan, train=tuple(train), dev=tuple(dev), layers=tuple(layers))
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget what earlier calls left behind."""
+        self._splits = {}
+        self._space = self._prompt_space()
+        self.space = self._prompt_space()  # the worker's own one tells by object identity what has not changed
+
+    def texts(self, split: str) -> tuple[Example, ...]:
+        """Examples of a split."""
+        return self._plan.train if split == "train" else self._plan.dev
+
+    def kept(self, split: str) -> Any:
+        """What the path keeps of a split."""
+        return self._splits[split][0].kept
+
+    def plain(self, z: NDArray[np.float64], example: Example) -> NDArray[np.float32]:
+        """Label logits (C,) under scaled z (L, D) by the plain forward, the example alone: nothing is padded."""
+        batch = self.encoder.batch([self.encoder.row(example)])
+        states = self.model.states(batch, self.space.prompts(z))
+        hidden_prompt = self.encoder.prompt_length if self.space.sets else 0
+        return self.head(self.model.readout(batch, states, hidden_prompt))[0].float().cpu().numpy()
+
+    def plain_all(self, z: NDArray[np.float64], split: str) -> NDArray[np.float32]:
+        """Label logits (P, N, C) of scaled z (P, L, D) by the plain forward."""
+        return np.stack([[self.plain(one, example) for example in self.texts(split)] for one in z])
+
+
+def make_trial(make_job: Any, setting: Setting, **parts: Any) -> Trial:
+    """A trial on one of the tiny models."""
+    family, kind, place, replays = setting
+    prompt = {"kind": kind, "place": place, **parts.pop("prompt", {})}
+    plan, _, _ = make_plan(make_job(family, prompt=prompt, **parts))
+    return Trial(plan, replays)
+
+
+def numbers(population: int, first: int, seed: int, layers: int = DEPTH) -> NDArray[np.float64]:
+    """Scaled z (P, L, D) that differ from layer ``first`` upwards."""
+    rng = np.random.default_rng(seed)
+    z = np.repeat(rng.standard_normal((1, layers, DIM)), population, axis=0)
+    z[:, first:] = rng.standard_normal((population, layers - first, DIM))
+    return z
