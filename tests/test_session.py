@@ -39,6 +39,9 @@ class FakePool:
     def _together(self) -> int:
         return self.together
 
+    def _describe(self) -> str:
+        return "a path, and its memory"
+
     def _candidates(self, z: Any, split: str, first: int) -> Any:
         self.groups.append((len(z), split, first))
         rows = np.arange(self._sizes[split])[None, :, None]
@@ -128,3 +131,10 @@ def test_whole_sweeps_count_the_generations_of_a_visit(make_job, tmp_path):
     result = api.run(make_job("bert", method=method, budget={"evaluations": 60}), tmp_path / "run")
     assert result.stop_reason == "sweeps"
     assert result.cost.evaluations == 2 * (4 * 2 * 3)  # 60 would hold two and a half
+
+
+def test_whole_sweeps_that_need_the_starting_point_leave_room_for_it(make_job, tmp_path):
+    method = {"schedule": "whole-sweeps", "accept": "improves"}
+    result = api.run(make_job("bert", method=method, budget={"evaluations": 24}), tmp_path / "run")
+    assert result.stop_reason == "sweeps"
+    assert result.cost.evaluations == 1 + 4 * 3  # 24 would hold two sweeps, but not the starting point besides

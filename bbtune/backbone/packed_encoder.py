@@ -147,17 +147,15 @@ class PackedEncoder(Stack):
         width = self.model.hidden_size
         count = max(len(qkv), 1 if prefix is None else len(prefix))
         qkv = qkv.expand(count, -1, -1).view(count, -1, 3, self._heads, width // self._heads)
-        before: Sequence[Tensor] = ()
+        before: Tensor | None = None
         if prefix is not None:
             bias = None if of.qkv[1] is None else of.qkv[1][width:]
-            kv = self._linear(prefix, (of.qkv[0][width:], bias))
-            before = kv.view(len(kv), -1, 2, self._heads, width // self._heads).unbind(2)
+            before = self._linear(prefix, (of.qkv[0][width:], bias)).view(len(prefix), -1, 2, *qkv.shape[3:])
         mixed = qkv.new_empty(count, packed.packing.rows, width)
         for run in packed.packing.runs:
-            q, k, v = run.split(qkv).unbind(2)
-            if prefix is not None:
-                k, v = (_behind_prefix(run.count, shared, own) for shared, own in zip(before, (k, v), strict=True))
-            run.put(mixed, attention(q, k, v))
+            rows = run.split(qkv)
+            seen = rows[:, :, 1:] if before is None else _behind_prefix(run.count, before, rows[:, :, 1:])
+            run.put(mixed, attention(rows[:, :, 0], seen[:, :, 0], seen[:, :, 1]))
         return mixed
 
     def _behind(self, of: _Layer, mixed: Tensor, state: Tensor) -> Tensor:
@@ -183,16 +181,38 @@ class PackedEncoder(Stack):
         b_q, _, b_v = (None,) * 3 if bias is None else bias.to(state.dtype).view(3, width)
         q = self._linear(read, (of.qkv[0][:width], b_q)).view(-1, heads, width // heads).transpose(0, 1)
         q = (torch.bmm(q, to_k) * (width // heads) ** -0.5).transpose(0, 1).reshape(*read.shape[:2], heads, width)
-        mixed = state.new_empty(*read.shape[:2], heads, width)
-        for run in packed.packing.runs:
-            rows = run.split(state)
-            if prefix is not None:
-                rows = _behind_prefix(run.count, prefix, rows)
-            weights = torch.bmm(run.of_texts(q), rows.transpose(1, 2)).softmax(dim=-1)
-            run.put_texts(mixed, torch.bmm(weights, rows))
+        mixed = _weighted(packed.packing, q, state, prefix)
         values = torch.bmm(mixed.flatten(0, 1).transpose(0, 1), to_v.transpose(1, 2)).transpose(0, 1)
         values = values.reshape(*read.shape[:2], width)
         return self._behind(of, values if b_v is None else values + b_v, read)
+
+
+def _weighted(packing: Packing, q: Tensor, state: Tensor, prefix: Tensor | None) -> Tensor:
+    """Each text's rows, and a prefix in front of them, weighted by the softmax of their products with a query.
+
+    Args:
+        q: (P, N, heads, H), one query a text.
+        state: rows (P, R, H).
+        prefix: (P or 1, T, H).
+
+    Returns:
+        Weighted rows (P, N, heads, H).
+    """
+    mixed = torch.empty_like(q)
+    on_prefix = None if prefix is None else q.flatten(1, 2) @ prefix.transpose(1, 2)  # (P, N * heads, T)
+    shares = None if on_prefix is None else on_prefix.view(*q.shape[:3], -1)
+    for run in packing.runs:
+        rows = run.split(state)
+        scores = torch.bmm(run.of_texts(q), rows.transpose(1, 2))
+        if shares is None:
+            run.put_texts(mixed, torch.bmm(scores.softmax(dim=-1), rows))
+            continue
+        weights = torch.cat([run.of_texts(shares), scores], dim=-1).softmax(dim=-1)
+        run.put_texts(shares, weights[..., : -run.length])
+        run.put_texts(mixed, torch.bmm(weights[..., -run.length :], rows))
+    if prefix is not None and shares is not None:
+        mixed += (shares.flatten(1, 2) @ prefix).view(mixed.shape)
+    return mixed
 
 
 def _in_place(act: Any) -> Any:

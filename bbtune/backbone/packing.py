@@ -34,12 +34,12 @@ class Run:
     def put(self, packed: Tensor, found: Tensor) -> None:
         """Write (P * count, length, ...) into (P, R, ...)."""
         inside = self.inside(packed)
-        inside[:] = found.view(inside.shape)
+        inside[:] = found.reshape(inside.shape)
 
     def put_texts(self, per_text: Tensor, found: Tensor) -> None:
         """Write (P * count, ...) into (P, N, ...)."""
         inside = per_text[:, self.first : self.first + self.count]
-        inside[:] = found.view(inside.shape)
+        inside[:] = found.reshape(inside.shape)
 
     def of_texts(self, per_text: Tensor) -> Tensor:
         """(P, N, ...) as (P * count, ...)."""
