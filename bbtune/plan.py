@@ -22,7 +22,8 @@ Words = tuple[tuple[str, ...], ...]
 class Plan:
     """What a worker needs to score candidates; small, and sent to it once. No test example is in it.
 
-    ``layers`` are the tuned ones of the model's ``depth`` layers.
+    ``layers`` are the tuned ones of the model's ``depth`` layers. ``product`` names the matrix product that all workers
+    use; without it a worker chooses for itself.
     """
 
     spec: JobSpec
@@ -33,6 +34,7 @@ class Plan:
     depth: int
     train: tuple[Example, ...]
     dev: tuple[Example, ...]
+    product: str | None = None
 
     @property
     def sizes(self) -> Sizes:

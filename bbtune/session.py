@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from bbtune.assess import assess
+from bbtune.backbone.frozen import DTYPES
+from bbtune.backbone.products import fastest_product
 from bbtune.backbone.sources import ModelCard
 from bbtune.cost import Sizes
 from bbtune.errors import JournalError
@@ -56,7 +59,8 @@ class Session:
         tracker = Tracker(self._folder, run_card(spec, self._journal.records[0])) if spec.tracking.enabled else None
         result = None
         try:
-            pool: Pool = RayPool(self._plan) if spec.evaluators.count else LocalPool(self._plan)
+            plan = replace(self._plan, product=self._product())
+            pool: Pool = RayPool(plan) if spec.evaluators.count else LocalPool(plan)
             try:
                 result = self._result(pool, tracker)
             finally:
@@ -69,11 +73,12 @@ class Session:
 
     def _result(self, pool: Pool, tracker: Tracker | None) -> TuneResult:
         plan, task, spec = self._plan, self._task, self._plan.spec
+        search = make_search(spec, plan.layers)  # before the clock runs: it imports the optimizer's library
         measured = self._calibration(pool)
         self._describe(pool)
         scales = layer_scales(np.array(measured["stds"]), spec.method.alpha, spec.method.sigma)
         evaluator = PromptEvaluator(pool, plan, task.metric, scales, measured["together"])
-        stopped = self._search(evaluator, tracker)
+        stopped = self._search(search, evaluator, tracker)
         if (stop := self._journal.find("stop")) is None:
             stop = {"event": "stop", "reason": stopped.reason, "unix_ms": now_ms()}
             self._journal.append(stop)
@@ -103,6 +108,16 @@ class Session:
         if self._journal.find("stop") is None:
             self._say(f"each evaluator: {pool.run('describe', [()])[0]}")
 
+    def _product(self) -> str:
+        """The matrix product of all evaluators, measured once in the life of a run: others may round differently."""
+        if (record := self._journal.find("product")) is None:
+            spec = self._plan.spec
+            device = "cpu" if spec.backbone.device == "cpu" else "cuda"
+            name = fastest_product(DTYPES[spec.backbone.dtype], device, spec.evaluators.threads)
+            record = {"event": "product", "name": name}
+            self._journal.append(record)
+        return str(record["name"])
+
     def _calibration(self, pool: Pool) -> Record:
         """Natural scales of the tuned layers and candidates per call, measured once in the life of a run."""
         if (record := self._journal.find("calibration")) is None:
@@ -115,11 +130,11 @@ class Session:
             self._journal.append(record)
         return record
 
-    def _search(self, evaluator: PromptEvaluator, tracker: Tracker | None) -> Stopped:
+    def _search(self, search: BlockSearch, evaluator: PromptEvaluator, tracker: Tracker | None) -> Stopped:
         plan = self._plan
         recorded = Recorded(evaluator, list(self._journal.records), self._journal)
         ledger = Ledger(limits(plan.spec), plan.sizes)
-        for event in run_search(make_search(plan.spec, plan.layers), recorded, ledger):
+        for event in run_search(search, recorded, ledger):
             if isinstance(event, Stopped):
                 return event
             self._events.append(event)

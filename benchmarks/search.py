@@ -2,7 +2,7 @@
 
     python benchmarks/search.py jobs/quickstart.yaml --set evaluators.count=0 --rounds 3
 
-Runs the job through the product's own code in a temporary folder (MLflow's database too, unless the job names one),
+Runs the job through the product's own code in a temporary folder (MLflow's database too, unless --set names one),
 each round in a process of its own, and prints a table for each, and one of medians. The clocks are put around the
 seams from outside. A part's seconds are those of the search's own thread:
 
@@ -14,7 +14,9 @@ seams from outside. A part's seconds are those of the search's own thread:
 * messages: the rest of a pool's call, that is serialisation, Ray, an actor that waits for its next call.
 
 Where every core has its actor, MLflow's thread takes one from them now and then: its seconds of CPU stand below the
-table. The first use of an optimizer's library (make) counts as the optimizer's. Actors must be on this machine.
+table. The first use of an optimizer's library (make) counts as the optimizer's. Other work on the machine makes the
+model wait for a core, and the other shares look small; so they are also told without these waits. Actors must be on
+this machine.
 """
 
 from __future__ import annotations
@@ -156,7 +158,6 @@ class Watch:
         self.around(os, "fsync", "fsync")
         self.around(Tracker, "take", "take")
         self.around(Tracker, "close", "close")
-        self.around(PromptEvaluator, "evaluate", "evaluate")
         local.Worker = lambda plan: TimedWorker(Worker(plan))  # type: ignore[assignment, misc]
         ray_pool._Host = TimedHost  # type: ignore[misc]
         for pool in (local.LocalPool, ray_pool.RayPool):
@@ -187,7 +188,6 @@ class Watch:
             seconds = time.monotonic() - start
             for part, spent in shares(seconds, [stamp for _, stamp in answers], self._workers).items():
                 self._spent[part] += spent
-            self._spent["pool"] += seconds
             return [result for result, _ in answers]
 
         pool.run = run  # type: ignore[attr-defined]
@@ -328,8 +328,10 @@ def table(run: Figures) -> str:
     text = [f"{run.title}: {speed}", f"  {'part of the search':<42}{'seconds':>9}{'share':>9}"]
     for line, inner in LINES.items():
         text += [row(line, parts[line]), *(row(f"    {name}", parts[name]) for name in inner)]
-    text.append(row("optimizer + messages + journal + MLflow", sum(parts[name] for name in _OVERHEAD)))
+    overhead = sum(parts[name] for name in _OVERHEAD)
+    text.append(row("optimizer + messages + journal + MLflow", overhead))
     text.append(row("all but the model", sum(parts[name] for name in LINES if name != "model")))
+    text.append(f"  had the model never waited for a core, the four were {overhead / (run.wall - parts[QUEUE]):.2%}")
     share = run.mlflow_cpu / run.process_cpu
     text.append(f"  MLflow's thread: {run.mlflow_cpu:.2f} s of CPU, {share:.0%} of this process' in the search")
     text.append("  outside the search: " + ", ".join(f"{name} {s:.2f} s" for name, s in run.around.items()))

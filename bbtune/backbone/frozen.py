@@ -23,7 +23,7 @@ from bbtune.spec import BackboneSpec
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]  # how a layer was called: args behind the hidden states, kwargs
 
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 _PLAIN = Prompts()
 
 
@@ -199,7 +199,7 @@ def load_frozen(card: ModelCard, spec: BackboneSpec) -> FrozenModel:
     try:
         model = getattr(transformers, classes[card.kind]).from_pretrained(
             card.files.name,
-            dtype=_DTYPES[spec.dtype],
+            dtype=DTYPES[spec.dtype],
             use_safetensors=None if card.files.gguf or spec.allow_pickle else True,
             **card.files.arguments(spec),
         )

@@ -22,7 +22,7 @@ from bbtune.backbone.encoding import Encoder, Row
 from bbtune.backbone.families import PostNorm
 from bbtune.backbone.frozen import FrozenModel
 from bbtune.backbone.packing import Packing, attention, chunks
-from bbtune.backbone.products import Products, choose_products, fused
+from bbtune.backbone.products import Products, fused
 from bbtune.backbone.prompted import Prompts
 from bbtune.backbone.stack import Stack, Texts, stacked
 
@@ -66,16 +66,15 @@ class _Layer:
 class PackedEncoder(Stack):
     """BERT, RoBERTa and their kin. The state is (P, R, H), the rows of all texts one behind the other."""
 
-    def __init__(self, model: FrozenModel, encoder: Encoder) -> None:
+    def __init__(self, model: FrozenModel, encoder: Encoder, products: Products) -> None:
         super().__init__(model, encoder)
         names = model.card.family.layout
         assert isinstance(names, PostNorm)
         self._pools = model.card.kind == "sentence-encoder"
-        first = attrgetter(names.up)(model.layers[0]).weight
-        self._products: Products = choose_products(first)
+        self._products = products
         self._layers = [_Layer(layer, names, self._products.dtype) for layer in model.layers]
         self._heads = int(model.model.config.num_attention_heads)
-        self.name = f"packed encoder, products by {self._products.name}"
+        self.name = f"packed encoder, products by {products.name}"
 
     def prepare(self, rows: Sequence[Row], tokens: int, sets: bool) -> _Packed:
         """Packed texts; of prefix prompts only the text's own rows, since the prompt is keys and values."""

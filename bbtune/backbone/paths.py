@@ -6,6 +6,7 @@ from bbtune.backbone.encoding import Encoder
 from bbtune.backbone.families import PostNorm, Rotary
 from bbtune.backbone.frozen import FrozenModel
 from bbtune.backbone.packed_encoder import PackedEncoder
+from bbtune.backbone.products import Products
 from bbtune.backbone.replay import ReplayStack
 from bbtune.backbone.shared_decoder import SharedDecoder
 from bbtune.backbone.sources import ModelCard
@@ -14,14 +15,14 @@ from bbtune.backbone.stack import Stack
 _ROTATIONS = {"default", "linear", "llama3", "yarn"}  # that turn a position the same way whatever the text's length
 
 
-def choose_path(model: FrozenModel, encoder: Encoder) -> Stack:
+def choose_path(model: FrozenModel, encoder: Encoder, products: Products) -> Stack:
     """The fastest exact path for a model; its ``name`` says which, and why it is not a path of our own."""
     layout = model.card.family.layout
     reason = why_not(model.card, encoder.max_tokens)
     if reason is None and isinstance(layout, PostNorm):
-        return PackedEncoder(model, encoder)
+        return PackedEncoder(model, encoder, products)
     if reason is None and isinstance(layout, Rotary):
-        return SharedDecoder(model, encoder)
+        return SharedDecoder(model, encoder, products)
     return ReplayStack(model, encoder, reason or "")
 
 

@@ -17,40 +17,51 @@ from torch.nn import functional
 
 Product = Callable[[Tensor, Tensor, Tensor | None], Tensor]  # x (M, K), weight (N, K), bias (N,) -> (M, N)
 
-_ROWS = 512  # of the trial: as many as a small candidate has
-_ROUNDS = 7
+_TRIAL = (512, 384, 1536)  # M, K, N: of a small model, milliseconds
+_ROUNDS = 9
 _GAIN = 1.1  # what another product must gain to be taken: less is noise
+
+TORCH, ONEDNN, UPCAST = "torch's own", "oneDNN", "float32 on bfloat16 weights"
 
 
 @dataclass(frozen=True)
 class Products:
     """How a path multiplies.
 
-    Attributes:
-        name: of the product, for people.
-        linear: ``x @ weight.T + bias``.
-        dtype: of the hidden states between the products.
+    Args:
+        name: TORCH, ONEDNN or UPCAST.
+        weights: dtype of the weights.
     """
 
     name: str
-    linear: Product
-    dtype: torch.dtype
+    weights: torch.dtype
+
+    @property
+    def linear(self) -> Product:
+        """``x @ weight.T + bias``."""
+        return _PRODUCTS[self.name]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the hidden states between the products."""
+        return torch.float32 if self.name == UPCAST else self.weights
 
 
-def choose_products(weight: Tensor) -> Products:
-    """The fastest product for weights like ``weight`` (N, K), on its device and in its dtype."""
-    stock = Products("torch's own", functional.linear, weight.dtype)
-    if weight.device.type != "cpu":
-        return stock
-    rivals = [Products("oneDNN", _onednn, weight.dtype)] if _onednn_works(weight) else []
-    if weight.dtype == torch.bfloat16:
-        rivals.append(Products("float32 on bfloat16 weights", _in_float32, torch.float32))
-    best, shortest = stock, _seconds(stock, weight)
-    for rival in rivals:
-        seconds = _seconds(rival, weight)
-        if seconds * _GAIN < shortest:
-            best, shortest = rival, seconds
-    return best
+def fastest_product(weights: torch.dtype, device: str, threads: int) -> str:
+    """The name of the fastest product for weights of a dtype, measured in turns on this machine.
+
+    Two measurements may differ, so a run makes one and hands it to every worker.
+    """
+    if device != "cpu":
+        return TORCH
+    names = [TORCH, *([ONEDNN] if _onednn_works(weights) else []), *([UPCAST] if weights == torch.bfloat16 else [])]
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        seconds = _seconds([Products(name, weights) for name in names])
+    finally:
+        torch.set_num_threads(before)
+    return min(names, key=lambda name: seconds[name] * (1 if name == TORCH else _GAIN))
 
 
 def fused(linears: Sequence[Any]) -> tuple[Tensor, Tensor | None]:
@@ -75,9 +86,9 @@ def _in_float32(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return functional.linear(x, weight.float(), None if bias is None else bias.float())
 
 
-def _onednn_works(weight: Tensor) -> bool:
+def _onednn_works(dtype: torch.dtype) -> bool:
     """A private operation of torch: it may be absent, or change what it takes or gives."""
-    x = torch.ones(2, weight.shape[1], dtype=weight.dtype)
+    x, weight = torch.ones(2, 64, dtype=dtype), torch.full((32, 64), 0.5, dtype=dtype)
     try:
         got = _onednn(x, weight, None)
     except (AttributeError, RuntimeError, TypeError):
@@ -86,11 +97,17 @@ def _onednn_works(weight: Tensor) -> bool:
     return got.shape == expected.shape and torch.allclose(got, expected, rtol=1e-2, atol=1e-3)
 
 
-def _seconds(products: Products, weight: Tensor) -> float:
-    x = torch.ones(_ROWS, weight.shape[1], dtype=products.dtype)
-    times = []
+def _seconds(rivals: Sequence[Products]) -> dict[str, float]:
+    """Shortest time of each, by name, measured in turns."""
+    rows, inner, outer = _TRIAL
+    found = {of.name: float("inf") for of in rivals}
     for _ in range(_ROUNDS):
-        start = time.perf_counter()
-        products.linear(x, weight, None)
-        times.append(time.perf_counter() - start)
-    return min(times)
+        for of in rivals:
+            x, weight = torch.ones(rows, inner, dtype=of.dtype), torch.ones(outer, inner, dtype=of.weights)
+            start = time.perf_counter()
+            of.linear(x, weight, None)
+            found[of.name] = min(found[of.name], time.perf_counter() - start)
+    return found
+
+
+_PRODUCTS: dict[str, Product] = {TORCH: functional.linear, ONEDNN: _onednn, UPCAST: _in_float32}

@@ -17,7 +17,7 @@ from bbtune.backbone.encoding import Encoder, Row
 from bbtune.backbone.families import Rotary
 from bbtune.backbone.frozen import FrozenModel
 from bbtune.backbone.packing import Packing, Run, attention
-from bbtune.backbone.products import Products, choose_products
+from bbtune.backbone.products import Products
 from bbtune.backbone.prompted import Prompts
 from bbtune.backbone.rotary import KeysValues, RotaryLayer, Turn, causal_mask, heads, rotated, turned_heads
 from bbtune.backbone.stack import Stack, Texts, stacked
@@ -67,14 +67,14 @@ class _Shared(Texts):
 class SharedDecoder(Stack):
     """Llama, Mistral, Qwen, SmolLM, Gemma."""
 
-    def __init__(self, model: FrozenModel, encoder: Encoder) -> None:
+    def __init__(self, model: FrozenModel, encoder: Encoder, products: Products) -> None:
         super().__init__(model, encoder)
         layout = model.card.family.layout
         assert isinstance(layout, Rotary)
-        self._products: Products = choose_products(model.layers[0].mlp.up_proj.weight)
+        self._products = products
         self._layers = [RotaryLayer(layer, layout.norm_offset, self._products.dtype) for layer in model.layers]
         self._scale = float(model.layers[0].self_attn.scaling)
-        self.name = f"shared-prompt decoder, products by {self._products.name}"
+        self.name = f"shared-prompt decoder, products by {products.name}"
 
     # -- what is kept of the texts
 

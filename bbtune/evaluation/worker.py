@@ -15,6 +15,7 @@ from bbtune.backbone.heads import CosineHead, WordHead
 from bbtune.backbone.memory import held, keep_freed_memory, used_memory
 from bbtune.backbone.packing import chunks
 from bbtune.backbone.paths import choose_path
+from bbtune.backbone.products import Products, fastest_product
 from bbtune.backbone.prompted import Prompts
 from bbtune.backbone.sources import read_model_card
 from bbtune.backbone.stack import Texts
@@ -46,7 +47,9 @@ class Worker:
         self._model = load_frozen(card, spec.backbone)
         self._encoder = plan.encoder(card, with_prompt=True)
         self._plain = plan.encoder(card, with_prompt=False)
-        self._path = choose_path(self._model, self._encoder)
+        weights, threads = self._model.embeddings.dtype, spec.evaluators.threads
+        product = plan.product or fastest_product(weights, self._model.device.type, threads)
+        self._path = choose_path(self._model, self._encoder, Products(product, weights))
         self._space = self._prompt_space()
         self._splits: dict[str, Prepared] = {}
         self._head = self._label_head()

@@ -5,20 +5,31 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-
-from bbtune.evaluation.worker import Worker
-from bbtune.plan import make_plan
+from trials import DEPTH, SETTINGS, examples, make_trial, numbers
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 
 
-@pytest.mark.parametrize("family", ["bert", "roberta", "gpt2", "llama", "encoder"])
-@pytest.mark.parametrize("kind", ["offset", "prefix"])
-def test_logits_on_cuda_equal_those_on_the_cpu(family, kind, make_job):
-    task = {"label_words": ["a bad end", "a great film"]} if family == "encoder" else {}
-    z = 0.3 * np.random.default_rng(0).standard_normal((3, 6))
+@pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: "-".join(map(str, setting)))
+def test_logits_on_cuda_equal_those_on_the_cpu(setting, make_job):
     logits = []
     for device in ("cpu", "cuda"):
-        plan, _, _ = make_plan(make_job(family, prompt={"kind": kind}, task=task, backbone={"device": device}))
-        logits.append(Worker(plan).candidates(z[None], "train", 0)[0])
-    assert np.abs(logits[0] - logits[1]).max() < 1e-3
+        trial = make_trial(make_job, setting, backbone={"device": device})
+        trial.use(examples((3, 1, 7, 3, 12)))
+        logits.append([trial.candidates(0.3 * numbers(3, first, first), "train", first) for first in range(DEPTH)])
+    assert np.abs(np.array(logits[0]) - np.array(logits[1])).max() < 1e-3
+
+
+@pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: "-".join(map(str, setting)))
+def test_paths_on_cuda_give_the_logits_of_the_plain_forward(setting, make_job):
+    trial = make_trial(make_job, setting, backbone={"device": "cuda"})
+    trial.use(examples((3, 1, 7, 3, 12)))
+    for first in range(DEPTH):
+        z = 0.3 * numbers(3, first, first)
+        assert trial.off(z, "train", trial.candidates(z, "train", first)) < 1e-3
+
+
+@pytest.mark.parametrize("family", ["bert", "llama", "gpt2", "t5"])
+def test_as_many_candidates_share_a_call_as_a_population_has_where_memory_allows(family, make_job):
+    trial = make_trial(make_job, (family, "offset", "before", False), backbone={"device": "cuda"})
+    assert trial.together() == 4

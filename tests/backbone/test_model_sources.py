@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import shutil
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import pytest
 import torch
 
 from bbtune.backbone import fetch
+from bbtune.backbone.families import FAMILIES
 from bbtune.backbone.sources import check_memory, find_model, read_model_card
 from bbtune.errors import BackboneError
 from bbtune.spec import BackboneSpec
@@ -64,11 +67,55 @@ def test_pickled_weights_are_refused_unless_the_job_allows_them(tiny_models, tmp
     assert find_model(spec(folder, allow_pickle=True)).folder == folder
 
 
-def test_an_unknown_family_names_the_known_ones(tiny_models, tmp_path):
+def test_a_family_outside_the_table_is_refused_in_a_sentence_that_names_the_known_ones(tiny_models, tmp_path):
     folder = shutil.copytree(tiny_models["bert"], tmp_path / "model")
-    config = (folder / "config.json").read_text().replace('"model_type": "bert"', '"model_type": "electra"')
+    config = (folder / "config.json").read_text().replace('"model_type": "bert"', '"model_type": "mpnet"')
     (folder / "config.json").write_text(config)
-    with pytest.raises(BackboneError, match="family 'electra', expected one of"):
+    with pytest.raises(BackboneError, match="is of the family 'mpnet', expected one of") as caught:
+        read_model_card(spec(folder))
+    sentence = str(caught.value)
+    assert all(repr(name) in sentence for name in FAMILIES)
+    assert "\n" not in sentence
+
+
+@pytest.mark.parametrize(
+    ("family", "architecture", "words"),
+    [
+        ("bert", "BertForSequenceClassification", "expected a masked or causal language model or an encoder"),
+        (
+            "t5",
+            "T5Model",
+            "is a T5Model, expected its language model (...ForConditionalGeneration) or its encoder",
+        ),
+        ("bart", "BartModel", "is a BartModel, expected its language model"),
+    ],
+)
+def test_a_model_with_another_head_is_refused(family, architecture, words, tiny_models, tmp_path):
+    folder = shutil.copytree(tiny_models[family], tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "architectures": [architecture]}))
+    with pytest.raises(BackboneError, match=re.escape(words)):
+        read_model_card(spec(folder))
+
+
+@pytest.mark.parametrize(
+    ("modules", "pooling", "fault"),
+    [
+        (["Transformer", "Pooling"], {"pooling_mode_mean_tokens": True}, False),
+        (["Transformer", "Pooling"], {"pooling_mode_cls_token": True}, True),
+        (["Transformer", "Pooling", "Dense"], {"pooling_mode_mean_tokens": True}, True),
+    ],
+)
+def test_a_sentence_encoder_that_does_not_pool_by_the_mean_is_refused(modules, pooling, fault, tiny_models, tmp_path):
+    folder = shutil.copytree(tiny_models["encoder"], tmp_path / "model")
+    kinds = [{"type": f"sentence_transformers.models.{name}"} for name in modules]
+    (folder / "modules.json").write_text(json.dumps(kinds))
+    (folder / "1_Pooling").mkdir()
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps(pooling))
+    if not fault:
+        assert read_model_card(spec(folder)).kind == "sentence-encoder"
+        return
+    with pytest.raises(BackboneError, match="does not pool by the plain mean, the only way supported"):
         read_model_card(spec(folder))
 
 
