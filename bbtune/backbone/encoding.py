@@ -175,6 +175,8 @@ class Encoder:
     def _specials(self, text: str) -> list[int]:
         """Token ids with the special tokens; none behind the text of a causal model, which is to go on."""
         bare = list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+        if not bare and self._card.kind == "causal-lm":
+            bare = [self._padding]  # there must be something to read
         return [*self._leading, *bare, *self._trailing]
 
     def _read(self, ids: list[int], prompt: int) -> Row:

@@ -124,9 +124,10 @@ class Stack(ABC):
         )
         if best.layer == layer:
             return best
-        state, projected = best.state, best.projected
+        state = best.state
         for number in range(best.layer, layer):
-            state, projected = self.run(texts, number, state, [prompts], projected), None
+            # Without what is projected: a worker that begins here must not round differently from one that came along.
+            state = self.run(texts, number, state, [prompts], None)
         fresh = Kept(layer, below, state, self.project(texts, layer, state))
         texts.kept = [texts.kept[0], fresh]
         return fresh

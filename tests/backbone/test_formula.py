@@ -21,6 +21,7 @@ from bbtune.backbone.encoding import Batch, Row
 from bbtune.backbone.frozen import FrozenModel, load_frozen
 from bbtune.backbone.heads import WordHead
 from bbtune.backbone.packed_encoder import PackedEncoder
+from bbtune.backbone.products import TORCH, Products
 from bbtune.backbone.prompted import Prompts
 from bbtune.backbone.sources import ModelCard, find_model
 from bbtune.plan import make_plan
@@ -169,7 +170,7 @@ def test_logits_equal_those_of_the_public_bbtv2_code(family, prompted, path):
     if path == "plain":
         states = model.readout(batch, model.states(batch, prompts), 0)
     else:
-        packed = PackedEncoder(model, SimpleNamespace(batch=lambda rows: batch))
+        packed = PackedEncoder(model, SimpleNamespace(batch=lambda rows: batch), Products(TORCH, torch.float32))
         lengths = mask.sum(dim=1).tolist()
         rows = [Row(ids[i, :length].tolist(), 1, int(read[i])) for i, length in enumerate(lengths)]
         states = packed.read(packed.prepare(rows, 5 * prompted, False), [prompts], 0)[0]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -23,11 +23,13 @@ from bbtune.backbone.families import FAMILIES
 from bbtune.backbone.heads import WordHead
 from bbtune.backbone.packed_encoder import PackedEncoder
 from bbtune.backbone.paths import choose_path, why_not
+from bbtune.backbone.products import TORCH, UPCAST, Products
 from bbtune.backbone.replay import ReplayStack
 from bbtune.backbone.shared_decoder import SharedDecoder
 from bbtune.backbone.sources import read_model_card
 from bbtune.backbone.stack import Texts
 from bbtune.evaluation.base import losses
+from bbtune.plan import make_plan
 from bbtune.spec import BackboneSpec
 from bbtune.task.task import label_array
 from bbtune.task.verbalizer import label_token_ids
@@ -325,15 +327,18 @@ def test_no_more_than_two_states_are_kept(setting, trial_of):
 # -- bfloat16
 
 
-@pytest.mark.parametrize("setting", [("bert", "offset"), ("llama", "offset"), ("gpt2", "offset"), ("llama", "prefix")])
-def test_bfloat16_ranks_candidates_as_float32_does(setting, make_job, tmp_path):
-    family, kind = setting
+@pytest.mark.parametrize("product", [TORCH, UPCAST])
+@pytest.mark.parametrize(
+    ("family", "kind"), [("bert", "offset"), ("llama", "offset"), ("gpt2", "offset"), ("llama", "prefix")]
+)
+def test_bfloat16_ranks_candidates_as_float32_does(family, kind, product, make_job, tmp_path):
     widths = {"n_embd": 64} if family == "gpt2" else {"hidden_size": 64, "intermediate_size": 128}
     folder = save_model(family, tmp_path / "model", **widths)
     z, found = numbers(40, 0, 13), []
     for dtype in ("float32", "bfloat16"):
-        backbone = {"model": f"path:{folder}", "dtype": dtype}
-        trial = make_trial(make_job, (family, kind, "before", False), backbone=backbone)
+        job = make_job(family, prompt={"kind": kind}, backbone={"model": f"path:{folder}", "dtype": dtype})
+        plan, _, _ = make_plan(job)
+        trial = Trial(replace(plan, product=product if dtype == "bfloat16" else TORCH))
         assert trial.model.embeddings.dtype == getattr(torch, dtype)
         logits = trial.candidates(z, "train", 0)
         found.append(losses(logits, label_array(trial.texts("train")), "cross-entropy"))
@@ -361,20 +366,17 @@ WHY = {
 
 @pytest.mark.parametrize("family", list(MAKERS))
 def test_every_family_takes_the_fastest_exact_path_and_says_so(family, trial_of):
-    path = choose_path(*_parts(trial_of((family, "offset", "before", False))))
+    trial = trial_of((family, "offset", "before", False))
+    path = choose_path(trial.model, trial.encoder, Products(TORCH, torch.float32))
     if family in PACKED:
         assert type(path) is PackedEncoder
-        assert path.name.startswith("packed encoder, products by ")
+        assert path.name == "packed encoder, products by torch's own"
     elif family in DECODERS:
         assert type(path) is SharedDecoder
-        assert path.name.startswith("shared-prompt decoder, products by ")
+        assert path.name == "shared-prompt decoder, products by torch's own"
     else:
         assert type(path) is ReplayStack
         assert path.name == f"the model's own layers, recorded and replayed ({WHY[family]})"
-
-
-def _parts(trial: Trial) -> Any:
-    return trial.model, trial.encoder
 
 
 def test_every_known_family_has_a_tiny_model_here(tiny_models):

@@ -12,6 +12,7 @@ from conftest import CORPUS, MAKERS
 from numpy.typing import NDArray
 
 from bbtune.backbone.frozen import FrozenModel, load_frozen
+from bbtune.backbone.products import TORCH
 from bbtune.backbone.replay import ReplayStack
 from bbtune.evaluation.worker import Worker
 from bbtune.plan import Plan, make_plan
@@ -56,6 +57,7 @@ class Trial(Worker):
     """A worker whose data and tuned layers can be exchanged; trials on one model share its weights."""
 
     def __init__(self, plan: Plan, replays: bool = False) -> None:
+        plan = replace(plan, product=plan.product or TORCH)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("bbtune.evaluation.worker.load_frozen", _load_once)
             super().__init__(plan)
