@@ -160,3 +160,11 @@ def test_the_loop_and_all_below_it_load_no_heavy_library() -> None:
 def test_ray_mlflow_and_the_optimizers_libraries_wait_until_they_are_used() -> None:
     heavy, _ = loaded("import bbtune.api, bbtune.cli, bbtune.tracking, bbtune.evaluation.ray_pool, bbtune.predictor")
     assert heavy & {"ray", "mlflow", "nevergrad", "cma"} == set()
+
+
+def test_the_api_imports_no_model_library_before_it_is_made_quiet():
+    code = (
+        "import sys, bbtune.api; print([name for name in ('transformers', 'huggingface_hub') if name in sys.modules])"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"

@@ -163,7 +163,7 @@ class Encoder:
         """Token ids, and where the prompt begins."""
         mask = {"causal-lm": None, "sentence-encoder": ""}.get(self._card.kind, self._card.mask_token)
         text = self._template.render(values, mask)
-        if self.prompt.place == "before":
+        if self.prompt.place == "before" or not self.prompt.ids:
             ids = self._specials(self.prompt.joint + text)
             start = len(self._leading)
             return [*ids[:start], *self.prompt.ids, *ids[start:]], start

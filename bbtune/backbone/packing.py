@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import accumulate, groupby
 
 import torch
 from torch import Tensor
 from torch.nn import functional
-
-Attend = Callable[["Run", Tensor, Tensor, Tensor], Tensor]
 
 
 class Run:

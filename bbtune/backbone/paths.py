@@ -37,10 +37,11 @@ def why_not(card: ModelCard, max_tokens: int) -> str | None:
         return f"its positions are {config.position_embedding_type}"
     if isinstance(layout, PostNorm):
         return None
-    rotation = (getattr(config, "rope_parameters", None) or {}).get("rope_type", "default")
+    rope = getattr(config, "rope_parameters", None) or {}
+    rotation = rope.get("rope_type", "default")
     if rotation not in _ROTATIONS:
         return f"its rotary positions ({rotation}) depend on the length of the text"
-    if getattr(config, "partial_rotary_factor", None) not in (None, 1.0):
+    if rope.get("partial_rotary_factor", getattr(config, "partial_rotary_factor", None)) not in (None, 1.0):
         return "only part of each head is turned"
     window = getattr(config, "sliding_window", None)
     if window is not None and window < max_tokens:

@@ -54,7 +54,7 @@ def fastest_product(weights: torch.dtype, device: str, threads: int) -> str:
     """
     if device != "cpu":
         return TORCH
-    names = [TORCH, *([ONEDNN] if _onednn_works(weights) else []), *([UPCAST] if weights == torch.bfloat16 else [])]
+    names = [TORCH, *([ONEDNN] if onednn_works(weights) else []), *([UPCAST] if weights == torch.bfloat16 else [])]
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
@@ -86,7 +86,7 @@ def _in_float32(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return functional.linear(x, weight.float(), None if bias is None else bias.float())
 
 
-def _onednn_works(dtype: torch.dtype) -> bool:
+def onednn_works(dtype: torch.dtype) -> bool:
     """A private operation of torch: it may be absent, or change what it takes or gives."""
     x, weight = torch.ones(2, 64, dtype=dtype), torch.full((32, 64), 0.5, dtype=dtype)
     try:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from bbtune.backbone.heads import CosineHead, WordHead
 from bbtune.backbone.memory import held, keep_freed_memory, used_memory
 from bbtune.backbone.packing import chunks
 from bbtune.backbone.paths import choose_path
-from bbtune.backbone.products import Products, fastest_product
+from bbtune.backbone.products import ONEDNN, Products, fastest_product, onednn_works
 from bbtune.backbone.prompted import Prompts
 from bbtune.backbone.sources import read_model_card
 from bbtune.backbone.stack import Texts
@@ -49,6 +50,11 @@ class Worker:
         self._plain = plan.encoder(card, with_prompt=False)
         weights, threads = self._model.embeddings.dtype, spec.evaluators.threads
         product = plan.product or fastest_product(weights, self._model.device.type, threads)
+        if product == ONEDNN and not onednn_works(weights):
+            raise EvaluationError(
+                f"expected torch {torch.__version__} to have the matrix product that the run began with ({ONEDNN}), it "
+                "lacks it; use the version in the journal's first line, or start a new run"
+            )
         self._path = choose_path(self._model, self._encoder, Products(product, weights))
         self._space = self._prompt_space()
         self._splits: dict[str, Prepared] = {}
@@ -106,29 +112,29 @@ class Worker:
         Raises:
             EvaluationError: if memory does not even hold one candidate.
         """
-        if split not in self._splits:
-            self._splits[split] = self._prepared(getattr(self._plan, split))
         prompts = [self._space.prompts(one) for one in z]
-        while True:
-            parts = chunks(len(prompts), self._most)
-            try:
-                found = [self._logits(self._splits[split], prompts[some], self._plan.layers[first]) for some in parts]
-                return np.concatenate(found)
-            except RuntimeError as error:
-                self._halve(error)
+        while (found := self._tried(prompts, split, self._plan.layers[first])) is None:
+            # Memory ran out. What the failed forward held is free only here, behind the handler of its error.
+            self._most = min(self._most, len(prompts)) // 2
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+        return found
 
-    def _halve(self, error: RuntimeError) -> None:
-        """Fewer candidates in one forward from now on, where memory ran out; any other error goes on its way."""
-        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
-            raise error
-        if self._most == 1:
-            raise EvaluationError(
-                "memory does not hold one candidate on the whole split; use backbone.dtype bfloat16, a smaller model, "
-                "a lower backbone.max_tokens or fewer evaluators on this machine"
-            ) from error
-        self._most //= 2
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+    def _tried(self, prompts: Sequence[Prompts], split: str, layer: int) -> NDArray[np.float32] | None:
+        """Label logits of candidates, so many at a time as memory has held so far; None where it did not."""
+        with _memory_in_words():
+            if split not in self._splits:
+                self._splits[split] = self._prepared(getattr(self._plan, split))
+            if min(self._most, len(prompts)) <= 1:
+                found = [self._logits(self._splits[split], [one], layer) for one in prompts]
+                return np.concatenate(found)
+        parts = chunks(len(prompts), self._most)
+        try:
+            return np.concatenate([self._logits(self._splits[split], prompts[some], layer) for some in parts])
+        except RuntimeError as error:
+            if not _is_out_of_memory(error):
+                raise
+        return None
 
     def _first_candidate(self) -> None:
         """Score the starting point, so that all that is kept is there."""
@@ -143,8 +149,9 @@ class Worker:
         prompts = Prompts() if z is None else self._space.prompts(z)
         rows, order = _sorted(encoder, examples)
         tokens = encoder.prompt_length if z is not None else 0
-        states = self._path.read_once(rows, tokens, self._space.sets and tokens > 0, prompts)
-        return np.asarray(self._ordered(states, order)[0])
+        with _memory_in_words():
+            states = self._path.read_once(rows, tokens, self._space.sets and tokens > 0, prompts)
+            return np.asarray(self._ordered(states, order)[0])
 
     def _prepared(self, examples: Sequence[Example]) -> Prepared:
         rows, order = _sorted(self._encoder, examples)
@@ -183,6 +190,23 @@ def _described(model: FrozenModel, encoder: Encoder, text: str) -> torch.Tensor:
     """The mean state (1, H) of a label's description."""
     batch = encoder.batch([encoder.plain_row(text)])
     return model.readout(batch, model.states(batch), 0)
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+@contextmanager
+def _memory_in_words() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        if not _is_out_of_memory(error):
+            raise
+        raise EvaluationError(
+            "memory does not hold one candidate on the whole split; use backbone.dtype bfloat16, a smaller model, "
+            "a lower backbone.max_tokens or fewer evaluators on this machine"
+        ) from error
 
 
 def _sorted(encoder: Encoder, examples: Sequence[Example]) -> tuple[list[Row], NDArray[np.int64]]:
