@@ -59,15 +59,16 @@ class Worker:
         self._space = self._prompt_space()
         self._splits: dict[str, Prepared] = {}
         self._head = self._label_head()
-        self._most = plan.spec.method.population  # candidates of one forward; halved when memory runs out
+        # Candidates of one forward, halved when memory runs out. One fills the products of a CPU.
+        self._most = 1 if self._model.device.type == "cpu" else spec.method.population
+        self._loaded = used_memory(self._model.device)
 
     def describe(self) -> str:
         """The path that candidates take through the model and the memory it takes, found out by a first one."""
-        before = used_memory(self._model.device)
         self._first_candidate()
         kept = sum(held(texts) for texts, _ in self._splits.values())
         model = held(list(self._model.model.parameters()))
-        work = max(0, used_memory(self._model.device) - before - kept)
+        work = max(0, used_memory(self._model.device) - self._loaded - kept)  # calibration's, too
         return (
             f"{self._path.name}; model {model / _MIB:.0f} MiB, kept states {kept / _MIB:.0f} MiB, "
             f"working space {work / _MIB:.0f} MiB"
@@ -141,7 +142,8 @@ class Worker:
         z = np.zeros((1, len(self._plan.layers), self._plan.spec.prompt.intrinsic_dim))
         for split in ("train", "dev"):
             if getattr(self._plan, split):
-                self.candidates(z, split, 0)
+                for first in sorted({0, min(1, len(self._plan.layers) - 1)}):  # the most that is kept: of two layers
+                    self.candidates(z, split, first)
 
     def label_logits(self, z: NDArray[np.float64] | None, examples: Sequence[Example]) -> NDArray[np.float32]:
         """Label logits (N, C) of any examples; z None is the untouched model with the prompt text in words, if any."""

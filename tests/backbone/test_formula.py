@@ -103,8 +103,10 @@ def test_label_logits_equal_the_formula(family, place, kind, make_job, tiny_mode
     worker = Trial(plan)
     z = np.random.default_rng(1).standard_normal((DEPTH, DIM))
     ours = worker.candidates(z[None], "train", 0)[0]
-    theirs = logits_by_formula(family, tiny_models[family], kind, place, z, [example.text for example in task.train])
-    assert np.abs(ours - theirs).max() < 1e-4
+    theirs = logits_by_formula(
+        family, tiny_models[family], kind, place, z, [example.text for example in task.train[:4]]
+    )
+    assert np.abs(ours[:4] - theirs).max() < 1e-4
     zero = worker.candidates(np.zeros_like(z)[None], "train", 0)[0]
     assert np.abs(ours - zero).max() > 1e-2  # the prompt matters, so the comparison can fail
 

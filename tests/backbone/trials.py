@@ -63,6 +63,7 @@ class Trial(Worker):
             super().__init__(plan)
         if replays:
             self._path = ReplayStack(self._model, self._encoder, "asked for")
+        self._most = 5  # candidates share forwards, as they do on a GPU
         self.path, self.model, self.encoder, self.head = self._path, self._model, self._encoder, self._head
         self.space = self._space
         self.plan = plan

@@ -41,6 +41,7 @@ def worker(make_job):
 def test_a_forward_that_finds_no_room_is_halved_and_that_is_remembered(worker):
     z = np.random.default_rng(0).standard_normal((4, 3, 6))
     expected = worker.candidates(z, "train", 0)
+    worker._most = 4  # as on a GPU
     worker._path = path = Cramped(worker._path, 1)
     assert np.abs(worker.candidates(z, "train", 0) - expected).max() < 1e-5
     assert path.sizes == [4, 2, 1, 1, 1, 1]
@@ -50,7 +51,7 @@ def test_a_forward_that_finds_no_room_is_halved_and_that_is_remembered(worker):
 
 
 def test_memory_for_not_even_one_candidate_is_said_in_words(worker):
-    worker._path = Cramped(worker._path, 0)
+    worker._path, worker._most = Cramped(worker._path, 0), 4
     with pytest.raises(EvaluationError, match="memory does not hold one candidate"):
         worker.candidates(np.zeros((4, 3, 6)), "train", 0)
     with pytest.raises(EvaluationError, match="memory does not hold one candidate"):
