@@ -83,7 +83,9 @@ def main() -> None:
     cases.add_argument("--kind", nargs="+", choices=["offset", "prefix"], default=["offset", "prefix"])
     cases.add_argument("--place", choices=["before", "after"], default="before")
     cases.add_argument("--dtype", nargs="+", choices=["float32", "bfloat16"], default=["float32"])
-    cases.add_argument("--population", nargs="+", type=int, default=[1], help="candidates of one call; on a GPU they share forwards")
+    cases.add_argument(
+        "--population", nargs="+", type=int, default=[1], help="candidates of one call; on a GPU they share forwards"
+    )
     cases.add_argument("--rounds", type=int, default=3)
     cases.add_argument("--device", default="cpu")
     asked = cases.parse_args()
