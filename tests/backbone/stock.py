@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cache
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -115,6 +116,9 @@ class Stock:
         decoder = torch.tensor([_padded(line.decoder_ids or [], width, False) for line in lines])
         out = self.model(encoder_outputs=states, attention_mask=pooled, decoder_input_ids=decoder)
         return out.logits[rows, torch.tensor([line.read for line in lines])]
+
+
+stock_of = cache(Stock)
 
 
 def _padded(values: Sequence[int], width: int, left: bool) -> list[int]:

@@ -12,7 +12,7 @@ import pytest
 import torch
 from conftest import MAKERS
 from safetensors.torch import load_file
-from stock import Line, Stock
+from stock import Line, stock_of
 from torch.nn import functional
 from transformers import AutoConfig, AutoTokenizer
 from trials import CAUSAL, DEPTH, DIM, TOKENS, Trial, make_trial
@@ -32,7 +32,7 @@ WORDPIECE = ["bert", "distilbert", "electra", "encoder"]
 SENTINEL = ["t5", "flan-t5", "t5-encoder"]
 STARTED = ["opt", "mistral", "qwen3", "gemma", "gemma2", "gemma3_text", "windowed"]  # tokenizers with a token in front
 PLACED = [(family, place) for family in MAKERS for place in (["before", "after"] if family in CAUSAL else ["before"])]
-stock_model, stock_tokenizer = cache(Stock), cache(AutoTokenizer.from_pretrained)
+stock_tokenizer = cache(AutoTokenizer.from_pretrained)
 INSTRUCTION = {"text": "is this good or bad ?", "tokens": None}
 
 
@@ -74,7 +74,7 @@ def line_by_formula(family: str, tokenizer: Any, place: str, text: str) -> Line:
 def logits_by_formula(family: str, folder: Path, kind: str, place: str, z: np.ndarray, texts: list[str]) -> np.ndarray:
     """Label logits (N, C), text by text: transformers' forward, ``hidden[:, positions] += A_l z_l`` before each layer,
     or ``= base_l + A_l z_l``."""
-    tokenizer, stock = stock_tokenizer(folder), stock_model(family, folder)
+    tokenizer, stock = stock_tokenizer(folder), stock_of(family, folder)
     lines = [line_by_formula(family, tokenizer, place, text) for text in texts]
     lead, trail = special_ids(family, tokenizer)
     prompt = lines[0].ids[lines[0].prompt : lines[0].prompt + TOKENS]

@@ -35,6 +35,19 @@ def settings_of(family: str) -> list[Setting]:
 
 
 SETTINGS = [setting for family in MAKERS for setting in settings_of(family)]
+BY_CHOICE = [setting for setting in SETTINGS if not setting[3]]  # on the path that the model is given
+EVERY_WAY = [setting for setting in BY_CHOICE if setting[0] in ("bert", "encoder", "llama", "qwen3", "gpt2")]
+AS_OFFSETS = [setting for setting in BY_CHOICE if setting[1] == "offset"]
+REPLAYED = [setting for setting in SETTINGS if setting[3] or setting[0] not in PACKED + DECODERS]
+
+WITHIN = 1e-4  # of the plain forward's label logits
+MIXED = (3, 1, 7, 3, 12, 5)  # words of each text, not in order
+
+
+def named(setting: Setting) -> str:
+    """A setting as the id of a test."""
+    family, kind, place, replays = setting
+    return f"{family}-{kind}-{place}{'-replayed' if replays else ''}"
 
 
 def examples(lengths: Sequence[int], seed: int = 0) -> tuple[Example, ...]:
