@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import time
+from base64 import b64decode, b64encode
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +25,7 @@ from numpy.typing import NDArray
 from bbtune.errors import DeadlineReached, JournalError
 from bbtune.evaluation.base import Evaluator, Scores, Split
 
-FORMAT = 2
+FORMAT = 3
 Record = dict[str, Any]
 
 
@@ -140,11 +141,19 @@ class Recorded:
         evaluator: asked when the records are used up; None raises EndOfRecord there.
         records: of earlier sessions.
         journal: where new scores go.
+        keep_logits: whether the search reads the label logits of the train split, so that its replay needs them.
     """
 
-    def __init__(self, evaluator: Evaluator | None, records: list[Record], journal: Journal | None = None) -> None:
+    def __init__(
+        self,
+        evaluator: Evaluator | None,
+        records: list[Record],
+        journal: Journal | None = None,
+        keep_logits: bool = False,
+    ) -> None:
         self._evaluator = evaluator
         self._journal = journal
+        self._keep_logits = keep_logits
         self._past = [record for record in records if record["event"] == "scores"]
         self._stopped = any(record["event"] == "stop" for record in records)
         self._next = 0
@@ -173,7 +182,8 @@ class Recorded:
             raise DeadlineReached("the budget of seconds ended inside a generation")
         scores = replace(scores, elapsed_s=self.elapsed_s(), unix_ms=now_ms())
         if self._journal is not None:
-            self._journal.append(_record(z, split, scores))
+            kept = self._keep_logits and split == "train"
+            self._journal.append(_record(z, split, scores if kept else replace(scores, logits=None)))
         return scores
 
     def elapsed_s(self) -> float:
@@ -197,11 +207,22 @@ def _record(z: NDArray[np.float64], split: Split, scores: Scores) -> Record:
         "z_sha256": z_digest(z),
         "loss": scores.loss.tolist(),
         "metric": scores.metric.tolist(),
+        "logits": None if scores.logits is None else _packed(scores.logits),
         "examples": scores.examples,
         "layer_forwards": scores.layer_forwards,
         "elapsed_s": scores.elapsed_s,
         "unix_ms": scores.unix_ms,
     }
+
+
+def _packed(logits: NDArray[np.float32]) -> Record:
+    """An array as text, bit for bit."""
+    raw = np.ascontiguousarray(logits, dtype="<f4").tobytes()
+    return {"shape": list(logits.shape), "float32": b64encode(raw).decode()}
+
+
+def _unpacked(packed: Record) -> NDArray[np.float32]:
+    return np.frombuffer(b64decode(packed["float32"]), dtype="<f4").reshape(packed["shape"])
 
 
 def _replayed(record: Record, z: NDArray[np.float64], split: Split) -> Scores:
@@ -214,7 +235,7 @@ def _replayed(record: Record, z: NDArray[np.float64], split: Split) -> Scores:
     return Scores(
         np.array(record["loss"]),
         np.array(record["metric"]),
-        None,
+        None if record["logits"] is None else _unpacked(record["logits"]),
         record["examples"],
         record["layer_forwards"],
         record["elapsed_s"],

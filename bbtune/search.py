@@ -15,13 +15,15 @@ from bbtune.optimizers.base import Array, Optimizer, Told
 class Proposal:
     """Candidates z (P, L, D) that differ in one block; block None is the starting point alone, P = 1.
 
-    ``layers`` are the model's layers of the block, ``first`` is the lowest index of the block in z.
+    ``layers`` are the model's layers of the block, ``first`` is the lowest index of the block in z. Of ``probing``
+    candidates none is taken up.
     """
 
     block: int | None
     z: Array
     layers: tuple[int, ...] = ()
     first: int = 0
+    probing: bool = False
 
 
 class Accept(Protocol):
@@ -98,6 +100,11 @@ class BlockSearch:
         return self._incumbent.copy()
 
     @property
+    def uses_logits(self) -> bool:
+        """Whether tell reads the label logits, so that a record must keep them."""
+        return any(optimizer.uses_logits for optimizer in self._optimizers)
+
+    @property
     def next_size(self) -> int:
         """Candidates that the next ask will have."""
         return self._optimizers[self._next_block].population_size if self._started else 1
@@ -116,10 +123,11 @@ class BlockSearch:
         if not self._started:
             return Proposal(None, self._incumbent[None].copy())
         block = self._next_block
+        probing = self._optimizers[block].probing
         asked = self._optimizers[block].ask()
         z = np.repeat(self._incumbent[None], len(asked), axis=0)
         z[:, self._blocks[block]] = asked.reshape(len(asked), len(self._blocks[block]), -1)
-        return Proposal(block, z, self._layers[block], self.next_first)
+        return Proposal(block, z, self._layers[block], self.next_first, probing)
 
     def tell(self, proposal: Proposal, scores: Told) -> None:
         """Take the scores of a proposal."""
@@ -129,6 +137,8 @@ class BlockSearch:
         optimizer, layers = self._optimizers[proposal.block], self._blocks[proposal.block]
         optimizer.tell(scores)
         self._turn += 1
+        if proposal.probing:
+            return
         winner = int(scores.loss.argmin())
         loss = float(scores.loss[winner])
         chosen = self._accept(optimizer, proposal.z[winner, layers], loss, self._loss)

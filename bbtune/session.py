@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bbtune.assess import assess
 from bbtune.backbone.frozen import DTYPES
@@ -22,6 +23,7 @@ from bbtune.evaluation.local import LocalPool
 from bbtune.evaluation.ray_pool import RayPool
 from bbtune.journal import FORMAT, EndOfRecord, Journal, Record, Recorded, now_ms
 from bbtune.loop import Generation, Ledger, Limits, Stopped, run_search
+from bbtune.objective import Objective
 from bbtune.optimizers import make_optimizer
 from bbtune.plan import Plan
 from bbtune.plot import plot_run
@@ -31,7 +33,7 @@ from bbtune.result import PLOT, Reading, TuneResult
 from bbtune.search import BestEver, BlockSearch, Improves
 from bbtune.seeds import generator
 from bbtune.spec import JobSpec
-from bbtune.task.task import Task
+from bbtune.task.task import Task, label_array
 from bbtune.tracking import RunCard, Tracker
 from bbtune.versions import git_commit, versions
 
@@ -73,7 +75,8 @@ class Session:
 
     def _result(self, pool: Pool, tracker: Tracker | None) -> TuneResult:
         plan, task, spec = self._plan, self._task, self._plan.spec
-        search = make_search(spec, plan.layers)  # before the clock runs: it imports the optimizer's library
+        # Before the clock runs, because it imports the optimizer's library.
+        search = make_search(spec, plan.layers, label_array(plan.train))
         measured = self._calibration(pool)
         self._describe(pool)
         scales = layer_scales(np.array(measured["stds"]), spec.method.alpha, spec.method.sigma)
@@ -132,7 +135,7 @@ class Session:
 
     def _search(self, search: BlockSearch, evaluator: PromptEvaluator, tracker: Tracker | None) -> Stopped:
         plan = self._plan
-        recorded = Recorded(evaluator, list(self._journal.records), self._journal)
+        recorded = Recorded(evaluator, list(self._journal.records), self._journal, search.uses_logits)
         ledger = Ledger(limits(plan.spec), plan.sizes)
         for event in run_search(search, recorded, ledger):
             if isinstance(event, Stopped):
@@ -149,14 +152,20 @@ class Session:
             self._show.say(text)
 
 
-def make_search(spec: JobSpec, layers: Sequence[int]) -> BlockSearch:
-    """The search that a job describes, over the tuned layers."""
+def make_search(spec: JobSpec, layers: Sequence[int], labels: NDArray[np.int64]) -> BlockSearch:
+    """The search that a job describes.
+
+    Args:
+        layers: tuned ones of the model.
+        labels: (N,) of the train examples.
+    """
     method, dim = spec.method, spec.prompt.intrinsic_dim
+    objective = Objective(labels, method.loss)
     blocks = [[layer] for layer in layers] if method.blocks == "layerwise" else [list(layers)]
 
     def make(block: int, size: int) -> Any:
         rng = generator(spec.seed, "optimizer", block)
-        return make_optimizer(method.optimizer, size, method.population, method.sigma, rng)
+        return make_optimizer(method.optimizer, size, method.population, method.sigma, rng, objective)
 
     accept = Improves() if method.accept == "improves" else BestEver()
     sweeps = None
@@ -178,9 +187,10 @@ def replayed_events(spec: JobSpec, records: Sequence[Record]) -> list[Generation
         return []
     events: list[Generation] = []
     start, layers = records[0], tuple(calibration["layers"])
-    ledger = Ledger(limits(spec), Sizes(start["train_size"], start["dev_size"], layers, start["depth"]))
+    labels = np.array(start["train_labels"], dtype=np.int64)
+    ledger = Ledger(limits(spec), Sizes(len(labels), start["dev_size"], layers, start["depth"]))
     try:
-        for event in run_search(make_search(spec, layers), Recorded(None, list(records)), ledger):
+        for event in run_search(make_search(spec, layers, labels), Recorded(None, list(records)), ledger):
             if isinstance(event, Generation):
                 events.append(event)
     except EndOfRecord:
@@ -198,7 +208,7 @@ def start_record(spec: JobSpec, task: Task, card: ModelCard) -> Record:
         "task": task.name,
         "task_sha256": task.fingerprint,
         "model_sha256": card.fingerprint,
-        "train_size": len(task.train),
+        "train_labels": label_array(task.train).tolist(),
         "dev_size": len(task.dev),
         "depth": card.layer_count,
         "versions": versions(),

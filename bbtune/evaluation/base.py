@@ -21,7 +21,7 @@ class Scores:
     Attributes:
         loss: (P,), mean over examples.
         metric: (P,), the task's metric.
-        logits: (P, N, C) label logits; None when read back from a journal, which does not keep them.
+        logits: (P, N, C) label logits; None when read back from a journal that did not keep them.
         examples: texts run through the model, P * N.
         layer_forwards: texts times layers that ran, as :meth:`bbtune.cost.Sizes.layer_forwards` counts them.
         elapsed_s: seconds of the run when the call returned, earlier sessions included.
@@ -59,27 +59,6 @@ class Pool(Protocol):
 
     def close(self) -> None:
         """Free what the pool holds."""
-
-
-def losses(logits: NDArray[np.float32], labels: NDArray[np.int64], kind: str) -> NDArray[np.float64]:
-    """Mean loss over the examples.
-
-    Args:
-        logits: label logits (..., N, C).
-        labels: (N,).
-        kind: ``cross-entropy``; or ``hinge``, margin 2, summed over the wrong labels (BBTv2's code).
-
-    Returns:
-        Losses (...,).
-    """
-    x = logits.astype(np.float64)
-    right = np.take_along_axis(x, np.broadcast_to(labels[:, None], (*x.shape[:-1], 1)), axis=-1)
-    if kind == "cross-entropy":
-        top = x.max(axis=-1, keepdims=True)
-        log_sum = top + np.log(np.exp(x - top).sum(axis=-1, keepdims=True))
-        return np.asarray((log_sum - right)[..., 0].mean(axis=-1))
-    over = np.maximum(x - right + 2.0, 0.0).sum(axis=-1) - 2.0  # the right label's own term is the margin
-    return np.asarray(over.mean(axis=-1))
 
 
 def label_metric(metric: Metric, logits: NDArray[np.float32], labels: NDArray[np.int64]) -> NDArray[np.float64]:

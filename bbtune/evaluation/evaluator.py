@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bbtune.errors import EvaluationError
-from bbtune.evaluation.base import Pool, Scores, Split, label_metric, losses
+from bbtune.evaluation.base import Pool, Scores, Split, label_metric
+from bbtune.objective import Objective
 from bbtune.plan import Plan
 from bbtune.task.metrics import Metric
 from bbtune.task.task import Example, label_array
@@ -32,10 +33,12 @@ class PromptEvaluator:
         self._pool = pool
         self._sizes = plan.sizes
         self._together = together
-        self._loss = plan.spec.method.loss
         self._metric = metric
         self._scales = scales[None, :, None]
-        self._labels = {"train": label_array(plan.train), "dev": label_array(plan.dev)}
+        self._objectives: dict[Split, Objective] = {
+            "train": Objective(label_array(plan.train), plan.spec.method.loss),
+            "dev": Objective(label_array(plan.dev), plan.spec.method.loss),
+        }
 
     def evaluate(self, z: NDArray[np.float64], split: Split, deadline: float | None = None, first: int = 0) -> Scores:
         """Scores of z (P, L, D); a worker is called once per group of candidates.
@@ -45,10 +48,10 @@ class PromptEvaluator:
             first: index of the lowest tuned layer in which the candidates may differ.
         """
         self._check(z, first)
-        labels, scaled = self._labels[split], z * self._scales
+        objective, scaled = self._objectives[split], z * self._scales
         groups = [scaled[start : start + self._together] for start in range(0, len(z), self._together)]
         logits = np.concatenate(self._pool.run("candidates", [(group, split, first) for group in groups], deadline))
-        loss = losses(logits, labels, self._loss)
+        loss, labels = objective(logits), objective.labels
         if not np.isfinite(loss).all():
             raise EvaluationError(
                 f"expected finite losses, got {loss.tolist()} on {split}; the hidden states overflowed: "

@@ -7,15 +7,18 @@ from collections.abc import Callable
 import numpy as np
 
 from bbtune.errors import OptimizerError, did_you_mean
+from bbtune.objective import Objective
 from bbtune.optimizers.base import Optimizer
 from bbtune.optimizers.cma import CMAES, DiagonalCMAES
+from bbtune.optimizers.gauss_newton import GaussNewton
 from bbtune.optimizers.nevergrad import Nevergrad, asks_populations, nevergrad_names
 from bbtune.optimizers.random import RandomSearch
 from bbtune.optimizers.spsa import SPSA
 
-OPTIMIZERS: dict[str, Callable[[int, int, float, np.random.Generator], Optimizer]] = {
+OPTIMIZERS: dict[str, Callable[[int, int, float, np.random.Generator, Objective | None], Optimizer]] = {
     "cma": CMAES,
     "cma-diagonal": DiagonalCMAES,
+    "gauss-newton": GaussNewton,
     "random": RandomSearch,
     "spsa": SPSA,
 }
@@ -41,15 +44,23 @@ def check_optimizer_name(name: str) -> None:
         raise OptimizerError(f"expected one of {known}, got {name!r}{did_you_mean(name, known)}")
 
 
-def make_optimizer(name: str, dim: int, population_size: int, sigma: float, rng: np.random.Generator) -> Optimizer:
+def make_optimizer(
+    name: str,
+    dim: int,
+    population_size: int,
+    sigma: float,
+    rng: np.random.Generator,
+    objective: Objective | None = None,
+) -> Optimizer:
     """An optimizer of ``dim`` numbers that starts at 0.
 
     Args:
         name: a key of :data:`OPTIMIZERS`, or ``nevergrad:NAME``.
         dim: D.
-        population_size: P, candidates per generation.
+        population_size: P, candidates of the first generation, and the most of any.
         sigma: initial step.
         rng: owned by the optimizer from here on.
+        objective: loss of the train examples' label logits, for optimizers that model them.
 
     Raises:
         OptimizerError: for a name that :func:`check_optimizer_name` refuses.
@@ -57,4 +68,4 @@ def make_optimizer(name: str, dim: int, population_size: int, sigma: float, rng:
     check_optimizer_name(name)
     if name.startswith("nevergrad:"):
         return Nevergrad(name.removeprefix("nevergrad:"), dim, population_size, sigma, rng)
-    return OPTIMIZERS[name](dim, population_size, sigma, rng)
+    return OPTIMIZERS[name](dim, population_size, sigma, rng, objective)

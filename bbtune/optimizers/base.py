@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bbtune.errors import OptimizerError
+from bbtune.objective import Objective
 
 Array = NDArray[np.float64]
 
@@ -26,8 +27,16 @@ class Optimizer(Protocol):
     """Minimises a function of D numbers by ask and tell."""
 
     @property
+    def uses_logits(self) -> bool:
+        """Whether tell reads the label logits."""
+
+    @property
     def population_size(self) -> int:
-        """Candidates P per generation."""
+        """Candidates P of the next generation."""
+
+    @property
+    def probing(self) -> bool:
+        """Whether the next generation only explores: none of its candidates is meant to be taken up."""
 
     @property
     def best(self) -> Array:
@@ -51,9 +60,19 @@ class AskTell(ABC):
         population_size: P; optimizers that cannot use every number round it down and say so in their docstring.
         sigma: initial step.
         rng: private generator.
+        objective: loss of label logits, for optimizers that model them; the others leave it.
     """
 
-    def __init__(self, dim: int, population_size: int, sigma: float, rng: np.random.Generator) -> None:
+    uses_logits = False
+
+    def __init__(
+        self,
+        dim: int,
+        population_size: int,
+        sigma: float,
+        rng: np.random.Generator,
+        objective: Objective | None = None,
+    ) -> None:
         if dim < 1 or population_size < 2 or not sigma > 0:
             raise OptimizerError(
                 f"expected dim >= 1, population_size >= 2 and sigma > 0, got {dim}, {population_size} and {sigma}"
@@ -68,8 +87,13 @@ class AskTell(ABC):
 
     @property
     def population_size(self) -> int:
-        """Candidates P per generation."""
+        """Candidates P of the next generation."""
         return self._population_size
+
+    @property
+    def probing(self) -> bool:
+        """Whether the next generation only explores: none of its candidates is meant to be taken up."""
+        return False
 
     @property
     def best(self) -> Array:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from bbtune.objective import Objective
 from bbtune.optimizers.base import Array, AskTell, Told
 
 
@@ -15,8 +16,15 @@ class CMAES(AskTell):
 
     _diagonal = False
 
-    def __init__(self, dim: int, population_size: int, sigma: float, rng: np.random.Generator) -> None:
-        super().__init__(dim, population_size, sigma, rng)
+    def __init__(
+        self,
+        dim: int,
+        population_size: int,
+        sigma: float,
+        rng: np.random.Generator,
+        objective: Objective | None = None,
+    ) -> None:
+        super().__init__(dim, population_size, sigma, rng, objective)
         options: dict[str, Any] = {
             "popsize": population_size,
             "CMA_diagonal": self._diagonal,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from bbtune.objective import Objective
 from bbtune.optimizers.base import Array, AskTell, Told
 
 _PROBE = 0.1  # distance of the two-sided differences, in units of sigma
@@ -17,8 +18,15 @@ class SPSA(AskTell):
     The population is rounded down to an odd number, 3 at least.
     """
 
-    def __init__(self, dim: int, population_size: int, sigma: float, rng: np.random.Generator) -> None:
-        super().__init__(dim, population_size, sigma, rng)
+    def __init__(
+        self,
+        dim: int,
+        population_size: int,
+        sigma: float,
+        rng: np.random.Generator,
+        objective: Objective | None = None,
+    ) -> None:
+        super().__init__(dim, population_size, sigma, rng, objective)
         self._population_size = max(3, population_size - (population_size + 1) % 2)
         self._centre = np.zeros(dim)
         self._moment1 = np.zeros(dim)
