@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from bbtune.auto import resolve
 from bbtune.backbone.sources import check_memory
 from bbtune.errors import BbtuneError, Fault, JobError, JournalError
 from bbtune.jobfile import load_job, parse_job, read_job
@@ -13,7 +14,7 @@ from bbtune.journal import Journal, read_journal
 from bbtune.plan import examine, make_plan
 from bbtune.progress import Show
 from bbtune.result import JOURNAL, RESULT, SPEC, TuneResult
-from bbtune.session import Session, check_same_run, replayed_events, run_card, start_record
+from bbtune.session import Session, check_same_run, recorded_sizes, replayed_events, run_card, start_record
 from bbtune.spec import JobSpec
 from bbtune.tracking import send_all
 
@@ -84,16 +85,17 @@ def resume(folder: str | Path, evaluators: int | None = None, show: Show | None 
         return Session(folder, journal, plan, task, show).finish()
 
 
-def validate(job: Job, overrides: Sequence[str] = ()) -> list[Fault]:
+def validate(job: Job, overrides: Sequence[str] = (), method: str | None = None) -> list[Fault]:
     """Every fault of a job; data, configuration and tokenizer are read, weights are not.
 
     Args:
         job: path of a job file, or the job itself.
         overrides: ``key.path=value`` each, over a job file.
+        method: another optimizer than that of a job file.
     """
     if isinstance(job, JobSpec):
         return examine(job, set())[3]
-    spec, faults, broken = read_job(job, overrides) if isinstance(job, str | Path) else parse_job(job)
+    spec, faults, broken = read_job(job, overrides, method) if isinstance(job, str | Path) else parse_job(job)
     return faults if spec is None else faults + examine(spec, broken)[3]
 
 
@@ -107,7 +109,7 @@ def sync(folder: str | Path, uri: str | None = None) -> str:
     records = read_journal(folder / JOURNAL)
     if not records:
         raise JournalError(f"{folder}: the journal has no whole line yet; resume the run first")
-    spec = load_job(folder / SPEC)
+    spec, _ = resolve(load_job(folder / SPEC), recorded_sizes(records[0]))
     result = TuneResult.load(folder) if (folder / RESULT).is_file() else None
     return send_all(folder, run_card(spec, records[0]), replayed_events(spec, records), result, uri)
 

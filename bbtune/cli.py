@@ -27,6 +27,9 @@ app.add_typer(models, name="models")
 _JobFile = Annotated[Path, typer.Argument(help="Job file (YAML).", show_default=False)]
 _RunFolder = Annotated[Path, typer.Argument(help="Run folder.", show_default=False)]
 _Set = Annotated[list[str] | None, typer.Option("--set", help="key.path=value, over the job file; repeatable.")]
+_Method = Annotated[
+    str | None, typer.Option(help="Another optimizer than the job's: auto, gauss-newton, spsa ...", show_default=False)
+]
 _Uri = Annotated[str | None, typer.Option("--tracking-uri", help="MLflow server or database.", show_default=False)]
 
 
@@ -34,6 +37,7 @@ _Uri = Annotated[str | None, typer.Option("--tracking-uri", help="MLflow server 
 def run(
     job: _JobFile,
     out: Annotated[Path | None, typer.Option(help="Run folder [default: runs/<name>-<hash>].")] = None,
+    method: _Method = None,
     overrides: _Set = None,
     tracking_uri: _Uri = None,
 ) -> None:
@@ -43,9 +47,9 @@ def run(
 
     changes = [*(overrides or []), *([f"tracking.uri={tracking_uri}"] if tracking_uri else [])]
     try:
-        spec = load_job(job, changes)
+        spec = load_job(job, changes, method)
     except JobError as error:  # of the text alone; tell those that data and model show, too
-        raise JobError(api.validate(job, changes) or error.faults) from error
+        raise JobError(api.validate(job, changes, method) or error.faults) from error
     folder = out if out is not None else api.default_folder(spec)
     _shown(spec, folder, lambda show: api.run(spec, folder, show))
 
@@ -75,11 +79,11 @@ def show(folder: _RunFolder) -> None:
 
 
 @app.command()
-def validate(job: _JobFile, overrides: _Set = None) -> None:
+def validate(job: _JobFile, method: _Method = None, overrides: _Set = None) -> None:
     """List every fault of a job, without reading the model's weights."""
     from bbtune import api
 
-    if faults := api.validate(job, overrides or []):
+    if faults := api.validate(job, overrides or [], method):
         raise JobError(faults)
     typer.echo(f"{job}: no faults")
 

@@ -20,23 +20,26 @@ from bbtune.presets import PRESETS
 from bbtune.spec import JobSpec, merged
 
 
-def load_job(path: str | Path, overrides: Sequence[str] = ()) -> JobSpec:
+def load_job(path: str | Path, overrides: Sequence[str] = (), method: str | None = None) -> JobSpec:
     """Read a job file.
 
     Args:
         path: YAML file.
         overrides: ``key.path=value`` each, the value read as YAML.
+        method: another optimizer than the job's; what the job sets for its own search goes, the loss stays.
 
     Raises:
         JobError: with every fault of the job that its text alone can show.
     """
-    spec, faults, _ = read_job(path, overrides)
+    spec, faults, _ = read_job(path, overrides, method)
     if faults or spec is None:
         raise JobError(faults)
     return spec
 
 
-def read_job(path: str | Path, overrides: Sequence[str] = ()) -> tuple[JobSpec | None, list[Fault], set[str]]:
+def read_job(
+    path: str | Path, overrides: Sequence[str] = (), method: str | None = None
+) -> tuple[JobSpec | None, list[Fault], set[str]]:
     """Read as much of a job file as can be read: the spec, the faults, and the paths left out as faulty."""
     try:
         raw = yaml.load(Path(path).read_text(encoding="utf-8"), _UniqueKeys)  # noqa: S506, a safe loader
@@ -46,9 +49,16 @@ def read_job(path: str | Path, overrides: Sequence[str] = ()) -> tuple[JobSpec |
         raise JobError([Fault("", f"{path} is not YAML: {_yaml_fault(error)}")]) from error
     if not isinstance(raw, dict):
         raise JobError([Fault("", f"{path}: expected a mapping with task, backbone and budget, got {_kind(raw)}")])
+    if method is not None:
+        given = raw.get("method")
+        kept = {key: given[key] for key in _OF_THE_LOSS if key in given} if isinstance(given, dict) else {}
+        raw["method"] = kept | {"optimizer": method}
     for override in overrides:
         _override(raw, override)
     return parse_job(raw)
+
+
+_OF_THE_LOSS = ("sigma", "alpha", "loss", "l2")  # what any optimizer is given
 
 
 # What stands for a required key that is missing or faulty while the rest of the job is judged.
@@ -93,14 +103,15 @@ def _combinations(spec: JobSpec, broken: set[str]) -> list[Fault]:
     limits = budget.model_dump()
     if sound("budget") and all(limit is None for limit in limits.values()):
         faults.append(Fault("budget", f"expected at least one of {', '.join(limits)}; got none"))
-    first = method.population + (method.accept == "improves")
+    start = int(method.accept == "improves")
+    first = (2 if method.optimizer == "auto" else method.population) + start
     rests_on = ("budget.evaluations", "method.population", "method.accept", "method.preset")
     if sound(*rests_on) and budget.evaluations is not None and budget.evaluations < first:
         faults.append(
             Fault(
                 "budget.evaluations",
-                f"expected at least one generation, {first} evaluations (population {method.population}"
-                f"{' and the starting point' if method.accept == 'improves' else ''}), got {budget.evaluations}; "
+                f"expected at least one generation, {first} evaluations (population {first - start}"
+                f"{' and the starting point' if start else ''}), got {budget.evaluations}; "
                 "raise the budget or lower method.population",
             )
         )

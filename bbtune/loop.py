@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from bbtune.cost import Sizes
 from bbtune.errors import DeadlineReached
 from bbtune.evaluation.base import Evaluator, Scores
-from bbtune.search import BlockSearch
+from bbtune.search import Search
 
 
 @dataclass(frozen=True)
@@ -133,34 +133,72 @@ class Ledger:
 
 
 class Selection:
-    """Keeps the incumbent with the best dev metric, of equals the one with the lowest dev loss."""
+    """Judges what a search has found on dev, and keeps the best.
 
-    def __init__(self, z: NDArray[np.float64]) -> None:
+    What is judged is the mean of the last so many incumbents: single steps fit the noise of a few examples, each its
+    own; the mean keeps what they share (Polyak and Juditsky 1992). The starting point is part of no mean.
+
+    Args:
+        z: (L, D), the starting point.
+        by: ``metric``, of equals the lower loss; ``loss``, of equals the higher metric; ``last`` for the latest.
+        average: number of incumbents in a mean.
+        patience: judgements without a better one after which the search should stop; None for no such stop.
+    """
+
+    def __init__(
+        self, z: NDArray[np.float64], by: str = "metric", average: int = 1, patience: int | None = None
+    ) -> None:
         self.z = z
         self.best = Judged(np.inf, -np.inf, True)
+        self._by = by
+        self._average = average
+        self._patience = patience
+        self._start = z
+        self._incumbents: list[NDArray[np.float64]] = []
         self._judged: NDArray[np.float64] | None = None
+        self._since_best = 0
 
-    def changed_from(self, z: NDArray[np.float64]) -> int | None:
-        """Index of the lowest layer in which z (L, D) differs from the last one asked about; 0 for the first z, None
-        for an equal one."""
-        before, self._judged = self._judged, z
-        if before is None:
-            return 0
-        return next((i for i in range(len(z)) if z[i].tobytes() != before[i].tobytes()), None)
+    def next(self, incumbent: NDArray[np.float64]) -> tuple[NDArray[np.float64], int] | None:
+        """What is to be judged, z (L, D), and the lowest layer in which it differs from the last; None if nothing is.
+
+        Args:
+            incumbent: (L, D) of the search.
+        """
+        if self._judged is None:
+            self._judged = incumbent
+            return incumbent, 0
+        if (incumbent == (self._incumbents or [self._start])[-1]).all():
+            return None
+        self._incumbents = [*self._incumbents, incumbent][-self._average :]
+        before, z = self._judged, np.mean(self._incumbents, axis=0)
+        self._judged = z
+        first = next((i for i in range(len(z)) if z[i].tobytes() != before[i].tobytes()), None)
+        return None if first is None else (z, first)
 
     def judge(self, z: NDArray[np.float64], scores: Scores) -> Judged:
         """Take the dev scores of z."""
         loss, metric = float(scores.loss[0]), float(scores.metric[0])
-        better = (metric, -loss) > (self.best.metric, -self.best.loss)
-        judged = Judged(loss, metric, better)
-        if better:
-            self.z, self.best = z, judged
+        ranks = {
+            "metric": (metric, -loss) > (self.best.metric, -self.best.loss),
+            "loss": (-loss, metric) > (-self.best.loss, self.best.metric),
+            "last": True,
+        }
+        judged = Judged(loss, metric, ranks[self._by])
+        self._since_best += 1
+        if judged.selected:
+            self.z, self.best, self._since_best = z, judged, 0
         return judged
 
+    def stop_reason(self) -> str | None:
+        """``selection.patience``, when it has run out."""
+        return "selection.patience" if self._patience is not None and self._since_best >= self._patience else None
 
-def run_search(search: BlockSearch, evaluator: Evaluator, ledger: Ledger) -> Iterator[Generation | Stopped]:
-    """Ask, score, tell; judge every new incumbent on dev; until a limit or the search says stop."""
-    selection = Selection(search.incumbent)
+
+def run_search(
+    search: Search, evaluator: Evaluator, ledger: Ledger, selection: Selection | None = None
+) -> Iterator[Generation | Stopped]:
+    """Ask, score, tell; judge every new incumbent on dev; until a limit, the search or the selection says stop."""
+    selection = selection or Selection(search.incumbent)
     best_loss: float | None = None
     number, best, metric = 0, None, None
     layers: tuple[int, ...] = ()
@@ -168,14 +206,16 @@ def run_search(search: BlockSearch, evaluator: Evaluator, ledger: Ledger) -> Ite
     try:
         while reason is None:
             judged = None
-            if (first := selection.changed_from(z := search.incumbent)) is not None:
+            if (found := selection.next(search.incumbent)) is not None:
+                z, first = found
                 scores = evaluator.evaluate(z[None], "dev", ledger.deadline(), first)
                 ledger.spend(scores, evaluations=0)
                 judged = selection.judge(z, scores)
             yield Generation(
                 number, layers, ledger.cost, scores.unix_ms, best, best_loss, metric, judged, selection.best.metric
             )
-            reason = next(iter(search.stop_reasons()), None) or ledger.refusal(search.next_size, search.next_first)
+            reason = next(iter(search.stop_reasons()), None) or selection.stop_reason()
+            reason = reason or ledger.refusal(search.next_size, search.next_first)
             if reason is not None:
                 break
             proposal = search.ask()

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from bbtune.auto import resolve
 from bbtune.backbone.encoding import Encoder, PromptText, prompt_token_ids
 from bbtune.backbone.sources import ModelCard, read_model_card
 from bbtune.cost import Sizes
 from bbtune.errors import BackboneError, Fault, JobError, OptimizerError, TaskError
 from bbtune.optimizers import check_optimizer_name
-from bbtune.spec import JobSpec, PromptSpec
+from bbtune.spec import JobSpec, MethodSpec, PromptSpec
 from bbtune.task.sources import load_task
 from bbtune.task.task import Example, Task
 from bbtune.task.template import FIELDS, Template
@@ -35,6 +36,7 @@ class Plan:
     train: tuple[Example, ...]
     dev: tuple[Example, ...]
     product: str | None = None
+    chosen: str = ""
 
     @property
     def sizes(self) -> Sizes:
@@ -99,7 +101,9 @@ def examine(spec: JobSpec, broken: set[str]) -> tuple[Plan | None, Task | None, 
     words = _label_words(spec, task, card, template, faults)
     if task is None or card is None or template is None or words is None or layers is None:
         return None, task, card, _unbroken(faults, broken)
-    plan = Plan(spec, task.kind, template, words, layers, card.layer_count, task.train, task.dev)
+    resolved, chosen = resolve(spec, Sizes(len(task.train), len(task.dev), layers, card.layer_count))
+    parts = (resolved, task.kind, template, words, layers, card.layer_count, task.train, task.dev)
+    plan = Plan(*parts, chosen=chosen)
     faults += _budget_faults(plan)
     if not {fault.path for fault in faults} & {"task.template", "prompt.place"}:  # no row can be built with those
         faults += _row_faults(plan, task, card)
@@ -152,11 +156,28 @@ def _generation_faults(plan: Plan) -> list[Fault]:
 
 
 def _optimizer_faults(spec: JobSpec) -> list[Fault]:
-    try:
-        check_optimizer_name(spec.method.optimizer)
-    except OptimizerError as error:
-        return [Fault("method.optimizer", str(error))]
-    return []
+    if spec.method.optimizer != "auto":
+        try:
+            check_optimizer_name(spec.method.optimizer)
+        except OptimizerError as error:
+            return [Fault("method.optimizer", str(error))]
+    return _schedule_faults(spec.method)
+
+
+def _schedule_faults(method: MethodSpec) -> list[Fault]:
+    """Optimizers and rules of acceptance that do not go with every order of the layers."""
+    faults = []
+    models_logits = method.optimizer in ("auto", "gauss-newton")
+    if models_logits and method.blocks == "layerwise":
+        why = f"{method.optimizer} looks at all tuned layers together"
+        faults.append(Fault("method.blocks", f"expected joint, {why}, got layerwise"))
+    if models_logits and method.schedule == "whole-sweeps":
+        why = f"generations of {method.optimizer} differ in size"
+        faults.append(Fault("method.schedule", f"expected round-robin, {why}, got whole-sweeps"))
+    if method.accept == "best-ever" and method.schedule == "recent-gain":
+        why = "recent-gain needs to know what each layer gains"
+        faults.append(Fault("method.accept", f"expected improves, {why}, got best-ever"))
+    return faults
 
 
 def _unbroken(faults: list[Fault], broken: set[str]) -> list[Fault]:

@@ -27,3 +27,10 @@ PRESETS: dict[str, dict[str, Any]] = {
     "paper-bbt": {**_PAPER, "prompt": {**_PAPER["prompt"], "layers": "input"}},
     "paper-bbtv2": {**_PAPER, "prompt": {**_PAPER["prompt"], "layers": "all"}},
 }
+
+# What goes with an optimizer where neither job nor preset says otherwise; "joint" is over all tuned layers together.
+OPTIMIZER_DEFAULTS: dict[str, dict[str, Any]] = {
+    "auto": {"blocks": "joint", "population": 40},
+    "gauss-newton": {"blocks": "joint", "population": 40},
+    "spsa": {"blocks": "joint", "population": 11},
+}

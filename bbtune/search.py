@@ -7,8 +7,17 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bbtune.optimizers.base import Array, Optimizer, Told
+from bbtune.schedule import RoundRobin, Schedule
+
+
+class Scored(Told, Protocol):
+    """Scores of a proposal, and what they cost."""
+
+    @property
+    def layer_forwards(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -24,6 +33,35 @@ class Proposal:
     layers: tuple[int, ...] = ()
     first: int = 0
     probing: bool = False
+
+
+class Search(Protocol):
+    """Proposes candidates and learns from their scores; the same scores give the same proposals."""
+
+    @property
+    def incumbent(self) -> Array:
+        """The present z (L, D): what the search would hand out now."""
+
+    @property
+    def uses_logits(self) -> bool:
+        """Whether tell reads the label logits, so that a record must keep them."""
+
+    @property
+    def next_size(self) -> int:
+        """Candidates that the next ask will have."""
+
+    @property
+    def next_first(self) -> int:
+        """Lowest index, into z, of a layer in which the candidates of the next ask will differ."""
+
+    def ask(self) -> Proposal:
+        """The next candidates."""
+
+    def tell(self, proposal: Proposal, scores: Scored) -> None:
+        """Take the scores of a proposal."""
+
+    def stop_reasons(self) -> dict[str, object]:
+        """Why the search would stop; empty while it would go on."""
 
 
 class Accept(Protocol):
@@ -60,8 +98,29 @@ class BestEver:
         return optimizer.best
 
 
+@dataclass(frozen=True)
+class Pull:
+    """A pull towards the starting point: ``l2 / 2`` times the mean square of z, in steps of sigma."""
+
+    l2: float
+    sigma: float
+
+    def __call__(self, z: Array) -> Array:
+        """What it adds to the losses (P,) of z (P, L, D)."""
+        return np.asarray(self.l2 / 2 * ((z / self.sigma) ** 2).mean(axis=(1, 2)))
+
+
+@dataclass(frozen=True)
+class _Pulled:
+    """Scores with a pull in their losses."""
+
+    loss: Array
+    logits: NDArray[np.float32] | None
+    layer_forwards: int
+
+
 class BlockSearch:
-    """Round robin over blocks of layers, bottom-up; each block has its own optimizer.
+    """A search over blocks of layers, one block at a time; each has its own optimizer.
 
     Args:
         blocks: tuned layers that change together; [[0, 1, ...]] is a joint search, [[0], [1], ...] the layerwise
@@ -69,8 +128,8 @@ class BlockSearch:
         dim: D, numbers per layer.
         make: (block, numbers of that block) -> its optimizer.
         accept: how an incumbent block changes.
-        sweeps: visits of each block after which the search ends; None leaves that to the budget.
-        generations_per_visit: of a block in a row, before the next block's turn.
+        schedule: whose turn it is; without one, round robin.
+        pull: added to the losses.
     """
 
     def __init__(
@@ -79,19 +138,18 @@ class BlockSearch:
         dim: int,
         make: Callable[[int, int], Optimizer],
         accept: Accept,
-        sweeps: int | None = None,
-        generations_per_visit: int = 1,
+        schedule: Schedule | None = None,
+        pull: Pull | None = None,
     ) -> None:
         self._layers = [tuple(block) for block in blocks]
         order = sorted(layer for block in blocks for layer in block)
         self._blocks = [[order.index(layer) for layer in block] for block in blocks]
         self._optimizers = [make(i, len(block) * dim) for i, block in enumerate(self._blocks)]
         self._accept = accept
-        self._sweeps = sweeps
-        self._visit = generations_per_visit
-        self._turn = 0
+        self._schedule = schedule or RoundRobin(len(blocks))
         self._incumbent = np.zeros((sum(len(block) for block in self._blocks), dim))
         self._loss = np.inf
+        self._pull = pull
         self._started = not accept.needs_start
 
     @property
@@ -107,48 +165,58 @@ class BlockSearch:
     @property
     def next_size(self) -> int:
         """Candidates that the next ask will have."""
-        return self._optimizers[self._next_block].population_size if self._started else 1
+        return self._optimizers[self._schedule.block].population_size if self._started else 1
 
     @property
     def next_first(self) -> int:
         """Lowest index, into z, of a layer in which the candidates of the next ask will differ."""
-        return min(self._blocks[self._next_block]) if self._started else 0
-
-    @property
-    def _next_block(self) -> int:
-        return self._turn // self._visit % len(self._blocks)
+        if not self._started:
+            return 0
+        block = self._schedule.block
+        return min(self._blocks[block][self._optimizers[block].first :])
 
     def ask(self) -> Proposal:
         """The next candidates."""
         if not self._started:
             return Proposal(None, self._incumbent[None].copy())
-        block = self._next_block
+        block = self._schedule.block
         probing = self._optimizers[block].probing
         asked = self._optimizers[block].ask()
         z = np.repeat(self._incumbent[None], len(asked), axis=0)
         z[:, self._blocks[block]] = asked.reshape(len(asked), len(self._blocks[block]), -1)
         return Proposal(block, z, self._layers[block], self.next_first, probing)
 
-    def tell(self, proposal: Proposal, scores: Told) -> None:
+    def tell(self, proposal: Proposal, scores: Scored) -> None:
         """Take the scores of a proposal."""
+        if self._pull is not None:
+            scores = _Pulled(scores.loss + self._pull(proposal.z), scores.logits, scores.layer_forwards)
         if proposal.block is None:
             self._started, self._loss = True, float(scores.loss[0])
             return
-        optimizer, layers = self._optimizers[proposal.block], self._blocks[proposal.block]
-        optimizer.tell(scores)
-        self._turn += 1
-        if proposal.probing:
-            return
+        before = self._loss
+        self._optimizers[proposal.block].tell(scores)
+        if not proposal.probing:
+            self._take_up(proposal.block, proposal.z, scores)
+        self._schedule.record(_gain(before, self._loss), scores.layer_forwards)
+
+    def _take_up(self, block: int, z: Array, scores: Told) -> None:
+        """Change the block, if the rule of acceptance says so."""
+        optimizer, layers = self._optimizers[block], self._blocks[block]
         winner = int(scores.loss.argmin())
         loss = float(scores.loss[winner])
-        chosen = self._accept(optimizer, proposal.z[winner, layers], loss, self._loss)
+        chosen = self._accept(optimizer, z[winner, layers], loss, self._loss)
         if chosen is not None:
             self._incumbent[layers] = chosen.reshape(len(layers), -1)
             self._loss = loss
 
     def stop_reasons(self) -> dict[str, object]:
-        """Why the search would stop: all sweeps done, or every optimizer at its end."""
-        if self._sweeps is not None and self._turn >= self._sweeps * len(self._blocks) * self._visit:
-            return {"sweeps": self._sweeps}
-        reasons = [optimizer.stop_reasons() for optimizer in self._optimizers]
-        return {"converged": reasons} if all(reasons) else {}
+        """Why the search would stop: the end of its schedule, or every optimizer at its end."""
+        if reasons := self._schedule.stop_reasons():
+            return reasons
+        ends = [optimizer.stop_reasons() for optimizer in self._optimizers]
+        return {"converged": ends} if all(ends) else {}
+
+
+def _gain(before: float, after: float) -> float:
+    """The part of a loss that was taken away; none where the loss before is not known."""
+    return max(0.0, 1.0 - after / before) if 0.0 < before < np.inf else 0.0

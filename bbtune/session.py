@@ -6,7 +6,6 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,16 +20,21 @@ from bbtune.evaluation.base import Pool
 from bbtune.evaluation.evaluator import PromptEvaluator
 from bbtune.evaluation.local import LocalPool
 from bbtune.evaluation.ray_pool import RayPool
+from bbtune.fused import FusedSearch
 from bbtune.journal import FORMAT, EndOfRecord, Journal, Record, Recorded, now_ms
-from bbtune.loop import Generation, Ledger, Limits, Stopped, run_search
+from bbtune.loop import Generation, Ledger, Limits, Selection, Stopped, run_search
 from bbtune.objective import Objective
 from bbtune.optimizers import make_optimizer
-from bbtune.plan import Plan
+from bbtune.optimizers.base import Optimizer
+from bbtune.optimizers.restarts import Restarts
+from bbtune.optimizers.structure import Structure
+from bbtune.plan import Plan, tuned_layers
 from bbtune.plot import plot_run
 from bbtune.progress import Show
 from bbtune.prompts.space import layer_scales
 from bbtune.result import PLOT, Reading, TuneResult
-from bbtune.search import BestEver, BlockSearch, Improves
+from bbtune.schedule import RecentGain, RoundRobin, Schedule, WholeSweeps
+from bbtune.search import Accept, BestEver, BlockSearch, Improves, Pull, Search
 from bbtune.seeds import generator
 from bbtune.spec import JobSpec
 from bbtune.task.task import Task, label_array
@@ -76,7 +80,7 @@ class Session:
     def _result(self, pool: Pool, tracker: Tracker | None) -> TuneResult:
         plan, task, spec = self._plan, self._task, self._plan.spec
         # Before the clock runs, because it imports the optimizer's library.
-        search = make_search(spec, plan.layers, label_array(plan.train))
+        search = make_search(spec, plan.sizes, label_array(plan.train))
         measured = self._calibration(pool)
         self._describe(pool)
         scales = layer_scales(np.array(measured["stds"]), spec.method.alpha, spec.method.sigma)
@@ -109,6 +113,8 @@ class Session:
     def _describe(self, pool: Pool) -> None:
         """Say which path the evaluators take, and what memory; one answers for all."""
         if self._journal.find("stop") is None:
+            if self._plan.chosen:
+                self._say(f"method auto: {self._plan.chosen}")
             self._say(f"each evaluator: {pool.run('describe', [()])[0]}")
 
     def _product(self) -> str:
@@ -126,18 +132,17 @@ class Session:
         if (record := self._journal.find("calibration")) is None:
             record = {
                 "event": "calibration",
-                "layers": list(self._plan.layers),
                 "stds": pool.run("calibrate", [()])[0].tolist(),
                 "together": int(pool.run("together", [()])[0]),
             }
             self._journal.append(record)
         return record
 
-    def _search(self, search: BlockSearch, evaluator: PromptEvaluator, tracker: Tracker | None) -> Stopped:
+    def _search(self, search: Search, evaluator: PromptEvaluator, tracker: Tracker | None) -> Stopped:
         plan = self._plan
         recorded = Recorded(evaluator, list(self._journal.records), self._journal, search.uses_logits)
         ledger = Ledger(limits(plan.spec), plan.sizes)
-        for event in run_search(search, recorded, ledger):
+        for event in run_search(search, recorded, ledger, make_selection(plan.spec, search)):
             if isinstance(event, Stopped):
                 return event
             self._events.append(event)
@@ -152,27 +157,56 @@ class Session:
             self._show.say(text)
 
 
-def make_search(spec: JobSpec, layers: Sequence[int], labels: NDArray[np.int64]) -> BlockSearch:
+def make_search(spec: JobSpec, sizes: Sizes, labels: NDArray[np.int64]) -> Search:
     """The search that a job describes.
 
     Args:
-        layers: tuned ones of the model.
+        sizes: of the splits and the model.
         labels: (N,) of the train examples.
     """
-    method, dim = spec.method, spec.prompt.intrinsic_dim
-    objective = Objective(labels, method.loss)
-    blocks = [[layer] for layer in layers] if method.blocks == "layerwise" else [list(layers)]
+    count = spec.method.members
+    members = [_member(spec, sizes, labels, member) for member in range(count)]
+    return FusedSearch(members) if count > 1 else members[0]
 
-    def make(block: int, size: int) -> Any:
-        rng = generator(spec.seed, "optimizer", block)
-        return make_optimizer(method.optimizer, size, method.population, method.sigma, rng, objective)
+
+def _member(spec: JobSpec, sizes: Sizes, labels: NDArray[np.int64], member: int) -> BlockSearch:
+    """One search of a job; the first has the seeds that a search alone has."""
+    method, layers = spec.method, sorted(sizes.layers)
+    blocks = [[layer] for layer in layers] if method.blocks == "layerwise" else [layers]
+    extra = ("member", member) if member else ()
+
+    def make(block: int, size: int) -> Optimizer:
+        costs = tuple(sizes.depth - layer for layer in blocks[block])
+        structure = Structure(Objective(labels, method.loss), costs)
+
+        def anew(restart: int) -> Optimizer:
+            rng = generator(spec.seed, "optimizer", block, *([restart] if restart else []), *extra)
+            return make_optimizer(method.optimizer, size, method.population, method.sigma, rng, structure)
+
+        return Restarts(anew, method.restarts) if method.restarts else anew(0)
 
     accept = Improves() if method.accept == "improves" else BestEver()
-    sweeps = None
-    if method.schedule == "whole-sweeps" and spec.budget.evaluations is not None:
-        sweep = method.population * method.generations_per_visit * len(blocks)
-        sweeps = (spec.budget.evaluations - int(accept.needs_start)) // sweep
-    return BlockSearch(blocks, dim, make, accept, sweeps, method.generations_per_visit)
+    pull = Pull(method.l2, method.sigma) if method.l2 else None
+    dim = spec.prompt.intrinsic_dim
+    return BlockSearch(blocks, dim, make, accept, _schedule(spec, len(blocks), accept), pull)
+
+
+def make_selection(spec: JobSpec, search: Search) -> Selection:
+    """What a job hands out of its search."""
+    chosen = spec.selection
+    return Selection(search.incumbent, chosen.by, chosen.average or 1, chosen.patience)
+
+
+def _schedule(spec: JobSpec, blocks: int, accept: Accept) -> Schedule:
+    """Whose turn it is in the search of a job."""
+    method, evaluations = spec.method, spec.budget.evaluations
+    visit = method.generations_per_visit
+    if method.schedule == "recent-gain":
+        return RecentGain(blocks, visit, generator(spec.seed, "schedule"))
+    if method.schedule == "whole-sweeps" and evaluations is not None:
+        sweeps = (evaluations - int(accept.needs_start)) // (method.population * visit * blocks)
+        return WholeSweeps(blocks, visit, sweeps=sweeps)
+    return RoundRobin(blocks, visit)
 
 
 def limits(spec: JobSpec) -> Limits:
@@ -180,17 +214,18 @@ def limits(spec: JobSpec) -> Limits:
     return Limits(**spec.budget.model_dump())
 
 
+def recorded_sizes(start: Record) -> Sizes:
+    """Sizes of the splits and the model, from the first record of a run."""
+    return Sizes(len(start["train_labels"]), start["dev_size"], tuple(start["layers"]), start["depth"])
+
+
 def replayed_events(spec: JobSpec, records: Sequence[Record]) -> list[Generation]:
-    """The generations of a run, from its records alone."""
-    calibration = next((record for record in records if record["event"] == "calibration"), None)
-    if calibration is None:
-        return []
+    """The generations of a run, from its records alone; of a job with everything chosen."""
     events: list[Generation] = []
-    start, layers = records[0], tuple(calibration["layers"])
-    labels = np.array(start["train_labels"], dtype=np.int64)
-    ledger = Ledger(limits(spec), Sizes(len(labels), start["dev_size"], layers, start["depth"]))
+    sizes, labels = recorded_sizes(records[0]), np.array(records[0]["train_labels"], dtype=np.int64)
+    search, ledger = make_search(spec, sizes, labels), Ledger(limits(spec), sizes)
     try:
-        for event in run_search(make_search(spec, layers, labels), Recorded(None, list(records)), ledger):
+        for event in run_search(search, Recorded(None, list(records)), ledger, make_selection(spec, search)):
             if isinstance(event, Generation):
                 events.append(event)
     except EndOfRecord:
@@ -209,6 +244,7 @@ def start_record(spec: JobSpec, task: Task, card: ModelCard) -> Record:
         "task_sha256": task.fingerprint,
         "model_sha256": card.fingerprint,
         "train_labels": label_array(task.train).tolist(),
+        "layers": list(tuned_layers(spec.prompt, card)),
         "dev_size": len(task.dev),
         "depth": card.layer_count,
         "versions": versions(),

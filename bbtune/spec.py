@@ -14,7 +14,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from bbtune.errors import hide_credentials
-from bbtune.presets import PRESETS, PresetName
+from bbtune.presets import OPTIMIZER_DEFAULTS, PRESETS, PresetName
 
 
 def _absolute(source: str) -> str:
@@ -64,6 +64,9 @@ def _word(word: str) -> str:
 
 
 _Word = Annotated[str, AfterValidator(_word)]
+
+
+DEFAULT_OPTIMIZER = "auto"
 
 
 class _Part(BaseModel):
@@ -124,15 +127,26 @@ class MethodSpec(_Part):
     """How the search works; a preset gives the defaults."""
 
     preset: PresetName = "default"
-    optimizer: str = "cma-diagonal"
+    optimizer: str = DEFAULT_OPTIMIZER
     population: Annotated[int, Field(ge=2)] = 20
     sigma: Annotated[float, Field(gt=0)] = 0.2
     alpha: Annotated[float, Field(gt=0)] = 0.7
     loss: Literal["cross-entropy", "hinge"] = "cross-entropy"
     blocks: Literal["layerwise", "joint"] = "layerwise"
     accept: Literal["improves", "best-ever"] = "improves"
-    schedule: Literal["round-robin", "whole-sweeps"] = "round-robin"
+    schedule: Literal["round-robin", "whole-sweeps", "recent-gain"] = "round-robin"
     generations_per_visit: Annotated[int, Field(ge=1)] = 1
+    restarts: Annotated[int, Field(ge=0)] = 0
+    members: Annotated[int, Field(ge=1)] = 1
+    l2: Annotated[float, Field(ge=0)] = 0.0
+
+
+class SelectionSpec(_Part):
+    """Which prompt of a search is handed out, judged on dev; ``average`` None leaves it to the optimizer."""
+
+    by: Literal["metric", "loss", "last"] = "metric"
+    average: Annotated[int, Field(ge=1)] | None = None
+    patience: Annotated[int, Field(ge=1)] | None = None
 
 
 class BudgetSpec(_Part):
@@ -172,7 +186,8 @@ class JobSpec(_Part):
     task: TaskSpec
     backbone: BackboneSpec
     prompt: PromptSpec = PromptSpec()
-    method: MethodSpec = MethodSpec()
+    method: MethodSpec = MethodSpec(**OPTIMIZER_DEFAULTS[DEFAULT_OPTIMIZER])
+    selection: SelectionSpec = SelectionSpec()
     budget: BudgetSpec
     evaluators: EvaluatorsSpec = EvaluatorsSpec()
     tracking: TrackingSpec = TrackingSpec()
@@ -184,7 +199,9 @@ class JobSpec(_Part):
         if not isinstance(raw, Mapping) or not isinstance(method := raw.get("method", {}), Mapping):
             return raw
         preset = method.get("preset", "default")
-        return merged(PRESETS.get(preset, {}) if isinstance(preset, str) else {}, raw)
+        job = merged(PRESETS.get(preset, {}) if isinstance(preset, str) else {}, raw)
+        name = job.get("method", {}).get("optimizer", DEFAULT_OPTIMIZER)
+        return merged({"method": OPTIMIZER_DEFAULTS.get(name, {}) if isinstance(name, str) else {}}, job)
 
     @property
     def spec_hash(self) -> str:

@@ -26,9 +26,9 @@ from limit import Sizes, decoder_geometry, encoder_geometry, limit_flops, measur
 from official import OfficialCandidate, OfficialLoop
 from scipy.stats import spearmanr
 
-from bbtune.evaluation.base import losses
 from bbtune.evaluation.worker import Worker
 from bbtune.jobfile import parse_job
+from bbtune.objective import Objective
 from bbtune.plan import make_plan
 from bbtune.task.task import label_array
 from bbtune.task.verbalizer import label_token_ids
@@ -242,8 +242,8 @@ def ranking(asked: Any, worker: Worker, spec: Any, depth: int) -> float:
     full = spec.model_copy(update={"backbone": spec.backbone.model_copy(update={"dtype": "float32"})})
     plan, _, _ = make_plan(full)
     z = np.random.default_rng(1).standard_normal((CANDIDATES, depth, DIM))
-    labels = label_array(plan.train)
-    found = [losses(of.candidates(z, "train", 0), labels, "cross-entropy") for of in (worker, Worker(plan))]
+    objective = Objective(label_array(plan.train), "cross-entropy")
+    found = [objective(of.candidates(z, "train", 0)) for of in (worker, Worker(plan))]
     return float(spearmanr(*found).statistic)
 
 

@@ -78,6 +78,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "paper-bbtv2": {"method": {"preset": "paper-bbtv2"}},
     "elitist-cma": {"prompt": _PREFIX, "method": {"optimizer": "cma-diagonal"}},
     "spsa": {"prompt": _PREFIX, "method": {"optimizer": "spsa", "blocks": "joint", "population": 11}},
+    "gauss-newton": {"prompt": _PREFIX, "method": {"optimizer": "gauss-newton", "blocks": "joint", "population": 40}},
 }
 
 
@@ -138,10 +139,12 @@ class Cell:
                 journal.append(start_record(self.spec, task, card))
             evaluator = _evaluator(plan, task, self.spec)
             began = time.monotonic()
-            search = make_search(self.spec, plan.layers)
+            search = make_search(self.spec, plan.sizes, label_array(plan.train))
             ledger = Ledger(Limits(**self.spec.budget.model_dump()), _sizes(plan))
             found: list[Incumbent] = []
-            for event in run_search(search, Recorded(evaluator, list(journal.records), journal), ledger):
+            for event in run_search(
+                search, Recorded(evaluator, list(journal.records), journal, search.uses_logits), ledger
+            ):
                 if isinstance(event, Generation) and event.dev is not None:
                     cost = event.cost
                     found.append(

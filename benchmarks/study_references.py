@@ -45,7 +45,7 @@ Labels = NDArray[np.int64]
 PROMPT_OF = "elitist-cma"  # the method whose prompt zero-shot and adam have
 STRENGTHS = (0.1, 1.0, 10.0, 100.0, 1000.0)  # C of the logistic regression
 RATES = (0.003, 0.01, 0.03)  # of Adam
-STEPS = 40
+STEPS, PATIENCE = 30, 10  # of each rate; it ends where so many steps in a row were no better on dev
 _ROWS = 8  # of a batch, texts of like length
 _CHUNK = 64  # test examples of one call
 _TOLERANCE = 1e-4  # of label logits, between the forward with gradients and the product's
@@ -99,12 +99,36 @@ def adam(plan: Plan, task: Task) -> Answers:
     """Gradient descent on the cross-entropy of the train split."""
     worker = WholePrompt(plan)
     worker.check_forward()
-    found = [(*worker.judged(worker.zero), 0.0, 0, worker.zero)]
+    best = Step(*worker.judged(worker.zero), 0.0, 0, worker.zero)
     for rate in RATES:
-        for step, z in enumerate(worker.descent(rate), 1):
-            found.append((*worker.judged(z), rate, step, z))
-    metric, _, rate, step, z = max(found, key=lambda one: one[:2])
-    return Answers(metric, predicted(worker, z, task.test), {"learning_rate": rate, "step": step})
+        best = max(best, best_step(worker, rate), key=Step.rank)
+    return Answers(best.metric, predicted(worker, best.z, task.test), {"learning_rate": best.rate, "step": best.number})
+
+
+@dataclass(frozen=True)
+class Step:
+    """A prompt that Adam came to, with its dev scores."""
+
+    metric: float
+    gain: float  # negative loss
+    rate: float
+    number: int
+    z: NDArray[np.float64]
+
+    def rank(self) -> tuple[float, float]:
+        """By what dev selects."""
+        return self.metric, self.gain
+
+
+def best_step(worker: WholePrompt, rate: float) -> Step:
+    """The step that dev selects of one learning rate."""
+    steps: list[Step] = []
+    for number, z in enumerate(worker.descent(rate), 1):
+        steps.append(Step(*worker.judged(z), rate, number, z))
+        best = max(steps, key=Step.rank)
+        if number == STEPS or number - best.number >= PATIENCE:
+            break
+    return best
 
 
 REFERENCES: dict[str, Callable[[Plan, Task], Answers]] = {
@@ -146,10 +170,10 @@ class WholePrompt(Worker):
         return np.zeros((len(bases), bases[0].numel()))
 
     def descent(self, rate: float) -> Iterator[NDArray[np.float64]]:
-        """z (L, T * H) after each step of Adam."""
+        """z (L, T * H) after each step of Adam, without end."""
         free = torch.zeros(self.zero.shape, requires_grad=True)
         optimizer = torch.optim.Adam([free], lr=rate)
-        for _ in range(STEPS):
+        while True:
             optimizer.zero_grad()
             for batch, labels, _ in self._batches:  # each with a backward of its own, which holds less memory
                 loss = cross_entropy(self._forward(batch, free), labels, reduction="sum") / len(self._plan.train)

@@ -234,7 +234,8 @@ MakeJob = Callable[..., JobSpec]
 
 @pytest.fixture(scope="session")
 def make_job(tiny_models: dict[str, Path], tiny_task: Path) -> MakeJob:
-    """Jobs on the tiny models: ``make_job("bert", prompt={"kind": "offset"})``."""
+    """Jobs on the tiny models: ``make_job("bert", prompt={"kind": "offset"})``; layerwise CMA-ES without a preset."""
+    layerwise = {"optimizer": "cma-diagonal", "blocks": "layerwise"}
 
     def make(family: str, **parts: Any) -> JobSpec:
         raw: dict[str, Any] = {
@@ -242,7 +243,7 @@ def make_job(tiny_models: dict[str, Path], tiny_task: Path) -> MakeJob:
             "task": {"source": f"folder:{tiny_task}"},
             "backbone": {"model": f"path:{tiny_models[family]}"},
             "prompt": {"tokens": 4, "intrinsic_dim": 6},
-            "method": {"population": 4},
+            "method": {"population": 4, **({} if "preset" in parts.get("method", {}) else layerwise)},
             "budget": {"evaluations": 40},
             "tracking": {"enabled": False},
             "seed": 3,

@@ -16,8 +16,16 @@ from bbtune.result import TuneResult
 DESCRIBED = {"label_words": [["a bad end", "a dull story"], "a great film"]}
 
 
-@pytest.mark.parametrize("optimizer", [*OPTIMIZERS, "nevergrad:DE"])
-@pytest.mark.parametrize("blocks", ["layerwise", "joint"])
+LAYERWISE = set(OPTIMIZERS) - {"gauss-newton"}
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "blocks"),
+    [
+        *((name, "layerwise") for name in sorted(LAYERWISE)),
+        *((name, "joint") for name in [*OPTIMIZERS, "nevergrad:DE"]),
+    ],
+)
 def test_every_optimizer_runs_a_job(optimizer, blocks, make_job, tmp_path):
     job = make_job("bert", method={"optimizer": optimizer, "blocks": blocks}, budget={"evaluations": 60})
     result = api.run(job, tmp_path / "run")

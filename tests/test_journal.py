@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -16,6 +17,7 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from label_logits import Problem, make_problem
 
 from bbtune.cost import Sizes
 from bbtune.errors import DeadlineReached, JournalError
@@ -24,6 +26,9 @@ from bbtune.journal import FORMAT, EndOfRecord, Journal, Record, Recorded, read_
 from bbtune.loop import Generation, Ledger, Limits, Stopped, run_search
 from bbtune.optimizers import make_optimizer
 from bbtune.optimizers.base import Array
+from bbtune.optimizers.restarts import Restarts
+from bbtune.optimizers.structure import Structure
+from bbtune.schedule import RecentGain, RoundRobin
 from bbtune.search import BlockSearch, Improves
 from bbtune.seeds import generator
 
@@ -36,6 +41,7 @@ RECORDS: list[Record] = [
 ]
 LAYERS, DIM, POPULATION, TRAIN, DEV = 2, 3, 4, 4, 3
 SIZES = Sizes(TRAIN, DEV, (0, 1), 4)
+PROBLEM = make_problem(LAYERS * DIM, examples=TRAIN, ease=0.0)
 
 
 @dataclass
@@ -44,6 +50,7 @@ class Evaluator:
 
     calls: int = 1_000
     end: type[Exception] = DeadlineReached
+    problem: Problem | None = None
     asked: int = 0
     firsts: list[tuple[Split, int]] = field(default_factory=list)
 
@@ -53,10 +60,13 @@ class Evaluator:
         self.asked += 1
         self.firsts.append((split, first))
         target = 0.5 if split == "train" else 0.4
-        loss = np.array([((one - target) ** 2).sum() for one in z]) / 3
+        loss, logits = np.array([((one - target) ** 2).sum() for one in z]) / 3, None
+        if self.problem is not None and split == "train":
+            told = self.problem.scores(z.reshape(len(z), -1))
+            loss, logits = told.loss, told.logits
         texts = TRAIN if split == "train" else DEV
         forwards = SIZES.layer_forwards(texts, len(z), first)
-        return Scores(loss, np.floor(4 / (1 + loss)) / 4, None, len(z) * texts, forwards)
+        return Scores(loss, np.floor(4 / (1 + loss)) / 4, logits, len(z) * texts, forwards)
 
 
 class ProcessGone(Exception):
@@ -84,21 +94,44 @@ def write(path: Path, records: list[Record]) -> list[bytes]:
     return path.read_bytes().splitlines(keepends=True)
 
 
+Make = Callable[[], BlockSearch]
+
+
 def make_search(seed: int = 0, visit: int = 1) -> BlockSearch:
     def make(block: int, size: int) -> Any:
         return make_optimizer("cma-diagonal", size, POPULATION, 0.3, generator(seed, "optimizer", block))
 
-    return BlockSearch([[layer] for layer in range(LAYERS)], DIM, make, Improves(), generations_per_visit=visit)
+    return BlockSearch([[layer] for layer in range(LAYERS)], DIM, make, Improves(), RoundRobin(LAYERS, visit))
 
 
-def drive(path: Path, evaluator: Evaluator, limits: Limits, seed: int = 0, visit: int = 1) -> Stopped:
+def by_gauss_newton(restarts: int = 0) -> BlockSearch:
+    structure = Structure(PROBLEM.objective, (4, 3))
+
+    def anew(restart: int) -> Any:
+        return make_optimizer("gauss-newton", LAYERS * DIM, 5, 0.3, generator(0, restart), structure)
+
+    def make(*_: int) -> Any:
+        return Restarts(anew, restarts) if restarts else anew(0)
+
+    return BlockSearch([list(range(LAYERS))], DIM, make, Improves())
+
+
+def by_recent_gain() -> BlockSearch:
+    def make(block: int, size: int) -> Any:
+        return make_optimizer("one-plus-lambda", size, POPULATION, 0.3, generator(0, block))
+
+    schedule = RecentGain(LAYERS, 1, generator(0, "schedule"))
+    return BlockSearch([[layer] for layer in range(LAYERS)], DIM, make, Improves(), schedule)
+
+
+def drive(path: Path, evaluator: Evaluator, limits: Limits, make: Make = make_search) -> Stopped:
     """Run or resume to the end, as the package does."""
-    stopped = None
+    stopped, search = None, make()
     with Journal(path) as journal:
         if not journal.records:
             journal.append(START)
-        recorded = Recorded(evaluator, list(journal.records), journal)
-        for event in run_search(make_search(seed, visit), recorded, Ledger(limits, SIZES)):
+        recorded = Recorded(evaluator, list(journal.records), journal, search.uses_logits)
+        for event in run_search(search, recorded, Ledger(limits, SIZES)):
             if isinstance(event, Stopped):
                 stopped = event
         assert stopped is not None
@@ -107,9 +140,9 @@ def drive(path: Path, evaluator: Evaluator, limits: Limits, seed: int = 0, visit
     return stopped
 
 
-def replay(records: list[Record], limits: Limits) -> list[Generation | Stopped]:
+def replay(records: list[Record], limits: Limits, make: Make = make_search) -> list[Generation | Stopped]:
     """The events of a run from its records alone."""
-    return list(run_search(make_search(), Recorded(None, records), Ledger(limits, SIZES)))
+    return list(run_search(make(), Recorded(None, records), Ledger(limits, SIZES)))
 
 
 def timeless(records: list[Record]) -> list[Record]:
@@ -165,6 +198,52 @@ def test_scores_come_back_bit_for_bit(folder: Path, losses: list[float]) -> None
     assert (back.examples, back.layer_forwards) == (told.examples, told.layer_forwards) == (7, 21)
     assert (back.elapsed_s, back.unix_ms) == (told.elapsed_s, told.unix_ms)
     assert back.logits is None
+
+
+@dataclass
+class Told:
+    """An evaluator that gives the same logits whatever it is asked."""
+
+    logits: Array
+
+    def evaluate(self, z: Array, split: Split, deadline: float | None = None, first: int = 0) -> Scores:
+        return Scores(np.zeros(len(z)), np.zeros(len(z)), self.logits, len(z), len(z))
+
+
+@settings(max_examples=40, deadline=None)
+@given(values=st.lists(st.floats(width=32, allow_nan=False), min_size=6, max_size=6))
+@example(values=[0.1, -0.0, 1e-45, 3.4028234663852886e38, float("inf"), -1.5])
+def test_logits_of_the_train_split_come_back_bit_for_bit_where_they_are_kept(folder: Path, values: list[float]) -> None:
+    path, z = folder / "logits.jsonl", np.ones((1, 1, 1))
+    path.unlink(missing_ok=True)
+    logits = np.array(values, np.float32).reshape(1, 3, 2)
+    with Journal(path) as journal:
+        recorded = Recorded(Told(logits), [], journal, keep_logits=True)
+        for split in ("train", "dev"):
+            told = recorded.evaluate(z, split)
+            assert told.logits is not None
+            assert told.logits.tobytes() == logits.tobytes()  # who asks has them, kept or not
+    train, dev = read_journal_of_scores(path)
+    assert dev["logits"] is None
+    back = Recorded(None, [START, train]).evaluate(z, "train").logits
+    assert back is not None
+    assert (back.dtype, back.shape, back.tobytes()) == (np.float32, (1, 3, 2), logits.tobytes())
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_logits_are_kept_in_their_shape_whatever_their_order_in_memory(path: Path, order: Any) -> None:
+    logits = np.asarray(np.arange(24, dtype=np.float32).reshape(2, 4, 3), order=order)
+    with Journal(path) as journal:
+        Recorded(Told(logits), [], journal, keep_logits=True).evaluate(np.ones((2, 1, 1)), "train")
+    (record,) = read_journal_of_scores(path)
+    np.testing.assert_array_equal(Recorded(None, [record]).evaluate(np.ones((2, 1, 1)), "train").logits, logits)
+
+
+def test_logits_that_no_search_reads_are_not_kept(path: Path) -> None:
+    with Journal(path) as journal:
+        recorded = Recorded(Told(np.zeros((1, 3, 2), np.float32)), [], journal)
+        assert recorded.evaluate(np.ones((1, 1, 1)), "train").logits is not None
+    assert [record["logits"] for record in read_journal_of_scores(path)] == [None]
 
 
 def read_journal_of_scores(path: Path) -> list[Record]:
@@ -344,24 +423,49 @@ def test_a_run_cut_anywhere_and_resumed_equals_one_that_was_not(
 @pytest.mark.parametrize("visit", [1, 3])
 def test_a_resumed_run_passes_the_same_first_and_keeps_the_order_of_blocks(path: Path, visit: int) -> None:
     alone = Evaluator()
-    whole = drive(path, alone, LIMITS, visit=visit)
+    make = partial(make_search, visit=visit)
+    whole = drive(path, alone, LIMITS, make)
     lines, records = path.read_bytes().splitlines(keepends=True), read_journal(path)
     assert set(alone.firsts) == {(split, first) for split in ("train", "dev") for first in (0, 1)}
     for kept in range(len(lines)):
         path.write_bytes(b"".join(lines[:kept]))
         evaluator = Evaluator()
-        stopped = drive(path, evaluator, LIMITS, visit=visit)
+        stopped = drive(path, evaluator, LIMITS, make)
         scored = sum(record["event"] == "scores" for record in records[:kept])
         assert evaluator.firsts == alone.firsts[scored:]
         assert timeless(read_journal(path)) == timeless(records)
         assert (stopped.reason, stopped.z.tobytes()) == (whole.reason, whole.z.tobytes())
 
 
+@pytest.mark.parametrize(
+    ("make", "problem"),
+    [(by_gauss_newton, PROBLEM), (partial(by_gauss_newton, restarts=2), PROBLEM), (by_recent_gain, None)],
+    ids=["gauss-newton", "with restarts", "recent-gain"],
+)
+def test_other_searches_resume_at_any_call_too(path: Path, make: Make, problem: Problem | None) -> None:
+    limits = Limits(evaluations=90)
+    whole = drive(path, Evaluator(problem=problem), limits, make)
+    lines, records = path.read_bytes().splitlines(keepends=True), read_journal(path)
+    assert whole.cost.evaluations > 40
+    assert {record["logits"] is not None for record in records if record.get("split") == "train"} == {bool(problem)}
+    for kept in range(0, len(lines), 2):
+        path.write_bytes(b"".join(lines[:kept]))
+        evaluator = Evaluator(problem=problem)
+        stopped = drive(path, evaluator, limits, make)
+        assert timeless(read_journal(path)) == timeless(records)
+        assert (stopped.reason, stopped.z.tobytes()) == (whole.reason, whole.z.tobytes())
+        scored = sum(record["event"] == "scores" for record in records[kept:])
+        assert evaluator.asked == scored
+    end = replay(records, limits, make)[-1]
+    assert isinstance(end, Stopped)
+    assert end.z.tobytes() == whole.z.tobytes()
+
+
 def test_a_run_with_another_order_of_work_does_not_go_on_from_this_record(path: Path) -> None:
     drive(path, Evaluator(), LIMITS)
     path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:-1]))
     with pytest.raises(JournalError, match="replay asks for train scores"):
-        drive(path, Evaluator(), LIMITS, visit=2)
+        drive(path, Evaluator(), LIMITS, partial(make_search, visit=2))
 
 
 @settings(max_examples=15, deadline=None)
@@ -395,7 +499,7 @@ def test_another_seed_than_the_recorded_one_stops_at_the_first_z_that_differs(
     lines, records, _ = uninterrupted
     path.write_bytes(b"".join(lines[:-1]))
     with pytest.raises(JournalError) as caught:
-        drive(path, Evaluator(), LIMITS, seed=1)
+        drive(path, Evaluator(), LIMITS, partial(make_search, seed=1))
     text = str(caught.value)
     assert records[3]["z_sha256"][:12] in text  # the first two are of the starting point, which no seed changes
     assert "the code or a library has changed since" in text

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from label_logits import make_problem
 
 from bbtune.cost import Sizes
 from bbtune.errors import DeadlineReached
@@ -19,6 +20,8 @@ from bbtune.evaluation.base import Scores, Split
 from bbtune.loop import Cost, Generation, Ledger, Limits, Stopped, run_search
 from bbtune.optimizers import make_optimizer
 from bbtune.optimizers.base import Array
+from bbtune.optimizers.structure import Structure
+from bbtune.schedule import RecentGain, RoundRobin, WholeSweeps
 from bbtune.search import Accept, BestEver, BlockSearch, Improves
 from bbtune.seeds import generator
 
@@ -51,6 +54,7 @@ class CountingEvaluator:
 
     dev_scores: DevScores = arbitrary
     loss: Callable[[Array], float] = bowl
+    logits: Callable[[Array], Any] | None = None
     now: float = 0.0
     examples: int = 0
     train: list[Array] = field(default_factory=list)
@@ -78,7 +82,8 @@ class CountingEvaluator:
             self.train += list(z.copy())
             loss = np.array([self.loss(one) for one in z])
             metric = -loss
-        return Scores(loss, metric, None, examples, forwards, elapsed_s=self.now)
+        logits = self.logits(z) if self.logits is not None and split == "train" else None
+        return Scores(loss, metric, logits, examples, forwards, elapsed_s=self.now)
 
 
 @dataclass(frozen=True)
@@ -101,7 +106,21 @@ def make_search(
     def make(block: int, size: int) -> Any:
         return make_optimizer(name, size, population, 0.3, generator(seed, "optimizer", block))
 
-    return BlockSearch([[layer] for layer in range(LAYERS)], DIM, make, accept, sweeps, visit)
+    schedule = RoundRobin(LAYERS, visit) if sweeps is None else WholeSweeps(LAYERS, visit, sweeps=sweeps)
+    return BlockSearch([[layer] for layer in range(LAYERS)], DIM, make, accept, schedule)
+
+
+def by_gauss_newton(population: int) -> tuple[BlockSearch, CountingEvaluator]:
+    """A joint search that models label logits, and who tells it those."""
+    problem = make_problem(LAYERS * DIM)
+
+    def make(block: int, size: int) -> Any:
+        return make_optimizer("gauss-newton", size, population, 0.3, generator(0), Structure(problem.objective, (5, 4)))
+
+    evaluator = CountingEvaluator(
+        loss=lambda z: problem.loss(z.ravel()), logits=lambda z: problem.scores(z.reshape(len(z), -1)).logits
+    )
+    return BlockSearch([list(range(LAYERS))], DIM, make, Improves()), evaluator
 
 
 def play(search: BlockSearch, evaluator: CountingEvaluator, limits: Limits) -> Played:
@@ -126,7 +145,7 @@ def distinct(incumbents: list[Array]) -> list[Array]:
 @settings(max_examples=60, deadline=None)
 @given(
     population=st.integers(2, 9),
-    name=st.sampled_from(["cma-diagonal", "random", "spsa"]),
+    name=st.sampled_from(["cma-diagonal", "one-plus-lambda", "random", "spsa"]),
     accept=st.sampled_from([Improves(), BestEver()]),
     evaluations=st.none() | st.integers(1, 60),
     examples=st.none() | st.integers(1, 300),
@@ -160,6 +179,48 @@ def test_budgets_that_count_are_never_exceeded(
         assert stopped.reason == "budget.layer_forwards"
         generation = ran(search.ask().z, TRAIN) if more else 0
         assert evaluator.forwards + generation + DEV * DEPTH > forwards
+
+
+@settings(max_examples=20, deadline=None)
+@given(population=st.integers(2, 9), evaluations=st.integers(1, 60), forwards=st.integers(1, 1500))
+def test_budgets_hold_where_generations_differ_in_size(population: int, evaluations: int, forwards: int) -> None:
+    search, evaluator = by_gauss_newton(population)
+    played = play(search, evaluator, Limits(evaluations=evaluations, layer_forwards=forwards))
+    assert len(evaluator.train) <= evaluations
+    assert evaluator.forwards <= forwards
+    assert played.stopped.cost.evaluations == len(evaluator.train)
+    if played.stopped.reason == "budget.evaluations":
+        assert len(evaluator.train) + search.next_size > evaluations
+    np.testing.assert_array_equal(evaluator.dev, distinct(played.incumbents))
+
+
+def test_generations_that_only_explore_are_not_judged_on_dev() -> None:
+    search, evaluator = by_gauss_newton(population=10)
+    probing = [False]  # of the first event, before anything is asked
+    ask = search.ask
+
+    def noted() -> Any:
+        proposal = ask()
+        probing.append(proposal.probing)
+        return proposal
+
+    search.ask = noted  # type: ignore[method-assign]
+    played = play(search, evaluator, Limits(evaluations=60))
+    assert sum(probing) > 4
+    assert not any(event.dev for event, only in zip(played.events, probing, strict=True) if only)
+    assert sum(event.dev is not None for event in played.events) > 3
+
+
+def test_a_search_by_recent_gain_holds_its_budget_of_layer_forwards_and_uses_all_layers() -> None:
+    def make(block: int, size: int) -> Any:
+        return make_optimizer("cma-diagonal", size, 5, 0.3, generator(0, block))
+
+    schedule = RecentGain(LAYERS, 1, generator(0, "schedule"))
+    search, evaluator = BlockSearch([[0], [1]], DIM, make, Improves(), schedule), CountingEvaluator()
+    stopped = play(search, evaluator, Limits(layer_forwards=3000)).stopped
+    assert stopped.reason == "budget.layer_forwards"
+    assert stopped.cost.layer_forwards == evaluator.forwards <= 3000
+    assert {first for split, first, _ in evaluator.calls if split == "train"} == {0, 1}
 
 
 @pytest.mark.parametrize(

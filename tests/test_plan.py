@@ -9,6 +9,7 @@ import pytest
 from bbtune.plan import examine
 
 PAPER = {"schedule": "whole-sweeps", "accept": "best-ever"}
+MODEL_ALL = {"optimizer": "gauss-newton", "blocks": "joint"}
 
 
 def faults_of(spec: Any) -> list[str]:
@@ -98,3 +99,35 @@ def test_a_field_behind_the_mask_is_one_fault_wherever_the_prompt_stands(make_jo
 def test_the_place_is_not_judged_by_a_kind_that_is_at_fault(make_job):
     spec = make_job("gpt2", prompt={"place": "after"}, task={"template": "{text} {mask}"})
     assert examine(spec, {"prompt.kind"})[3] == []
+
+
+@pytest.mark.parametrize(
+    ("method", "faults"),
+    [
+        (MODEL_ALL, []),
+        ({**MODEL_ALL, "schedule": "recent-gain", "restarts": 2}, []),
+        (
+            {"optimizer": "gauss-newton", "blocks": "layerwise"},
+            ["method.blocks: expected joint, gauss-newton looks at all tuned layers together, got layerwise"],
+        ),
+        (
+            {**MODEL_ALL, "schedule": "whole-sweeps"},
+            ["method.schedule: expected round-robin, generations of gauss-newton differ in size, got whole-sweeps"],
+        ),
+        (
+            {"schedule": "recent-gain", "accept": "best-ever"},
+            ["method.accept: expected improves, recent-gain needs to know what each layer gains, got best-ever"],
+        ),
+        ({"schedule": "recent-gain"}, []),
+        ({"optimizer": "cma-vkd", "schedule": "whole-sweeps"}, []),
+    ],
+)
+def test_a_search_whose_parts_do_not_go_together_is_told(method, faults, make_job):
+    assert faults_of(make_job("bert", method=method)) == faults
+
+
+def test_both_faults_of_gauss_newton_are_told_and_none_that_rests_on_a_broken_key(make_job):
+    method = {"optimizer": "gauss-newton", "blocks": "layerwise", "schedule": "whole-sweeps"}
+    spec = make_job("bert", method=method)
+    assert [fault.path for fault in examine(spec, set())[3]] == ["method.blocks", "method.schedule"]
+    assert [fault.path for fault in examine(spec, {"method.blocks"})[3]] == ["method.schedule"]

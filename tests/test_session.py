@@ -138,3 +138,50 @@ def test_whole_sweeps_that_need_the_starting_point_leave_room_for_it(make_job, t
     result = api.run(make_job("bert", method=method, budget={"evaluations": 24}), tmp_path / "run")
     assert result.stop_reason == "sweeps"
     assert result.cost.evaluations == 1 + 4 * 3  # 24 would hold two sweeps, but not the starting point besides
+
+
+NEW_SEARCHES = {
+    "gauss-newton": {"optimizer": "gauss-newton", "blocks": "joint", "population": 9},
+    "with restarts": {"optimizer": "gauss-newton", "blocks": "joint", "restarts": 2},
+    "recent-gain": {"schedule": "recent-gain", "generations_per_visit": 2},
+    "one-plus-lambda": {"optimizer": "one-plus-lambda"},
+    "cma-vkd": {"optimizer": "cma-vkd", "blocks": "joint"},
+}
+
+
+@pytest.mark.parametrize("method", NEW_SEARCHES.values(), ids=NEW_SEARCHES)
+@pytest.mark.parametrize("cut", [1, 4, 9])
+def test_a_run_cut_and_resumed_asks_what_an_uninterrupted_one_asks(method, cut, make_job, tmp_path):
+    job = make_job("bert", method=method, budget={"evaluations": 80})
+    whole = api.run(job, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        api.run(job, tmp_path / "cut", CutAt(cut))
+    resumed = api.resume(tmp_path / "cut")
+    assert resumed.z.tobytes() == whole.z.tobytes()
+    assert resumed.stop_reason == whole.stop_reason
+    asked, expected = ([r["z_sha256"] for r in scores(tmp_path / name)] for name in ("cut", "whole"))
+    assert asked == expected
+    events = replayed_events(job, read_journal(tmp_path / "cut" / "journal.jsonl"))
+    assert events[-1].cost.evaluations == whole.cost.evaluations
+
+
+@pytest.mark.parametrize(("name", "kept"), [("gauss-newton", True), ("with restarts", True), ("recent-gain", False)])
+def test_label_logits_are_in_the_journal_where_the_search_reads_them(name, kept, make_job, tmp_path):
+    api.run(make_job("bert", method=NEW_SEARCHES[name], budget={"evaluations": 30}), tmp_path / "run")
+    start = read_journal(tmp_path / "run" / "journal.jsonl")[0]
+    assert start["train_labels"] == [1, 0, 0, 1, 0, 1, 0, 1]
+    for record in scores(tmp_path / "run"):
+        shape = record["logits"] and record["logits"]["shape"]
+        assert shape == ([len(record["loss"]), 8, 2] if kept and record["split"] == "train" else None)
+
+
+def test_an_optimizer_that_ends_is_made_anew_and_the_run_ends_with_the_last(make_job, tmp_path):
+    found = {}
+    for restarts in (0, 1, 3):
+        method = {"optimizer": "gauss-newton", "blocks": "joint", "restarts": restarts}
+        result = api.run(make_job("bert", method=method, budget={"evaluations": 5000}), tmp_path / f"{restarts}")
+        assert result.stop_reason == "converged"
+        found[restarts] = [record["z_sha256"] for record in scores(tmp_path / f"{restarts}")]
+    assert len(found[0]) < len(found[1]) < len(found[3])
+    assert found[3][: len(found[1])] == found[1]  # a restart does not change what was before
+    assert found[1][: len(found[0])] == found[0]

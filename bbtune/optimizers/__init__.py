@@ -7,18 +7,21 @@ from collections.abc import Callable
 import numpy as np
 
 from bbtune.errors import OptimizerError, did_you_mean
-from bbtune.objective import Objective
 from bbtune.optimizers.base import Optimizer
-from bbtune.optimizers.cma import CMAES, DiagonalCMAES
+from bbtune.optimizers.cma import CMAES, DiagonalCMAES, VkDCMAES
 from bbtune.optimizers.gauss_newton import GaussNewton
 from bbtune.optimizers.nevergrad import Nevergrad, asks_populations, nevergrad_names
+from bbtune.optimizers.one_plus_lambda import OnePlusLambda
 from bbtune.optimizers.random import RandomSearch
 from bbtune.optimizers.spsa import SPSA
+from bbtune.optimizers.structure import Structure
 
-OPTIMIZERS: dict[str, Callable[[int, int, float, np.random.Generator, Objective | None], Optimizer]] = {
+OPTIMIZERS: dict[str, Callable[[int, int, float, np.random.Generator, Structure | None], Optimizer]] = {
     "cma": CMAES,
     "cma-diagonal": DiagonalCMAES,
+    "cma-vkd": VkDCMAES,
     "gauss-newton": GaussNewton,
+    "one-plus-lambda": OnePlusLambda,
     "random": RandomSearch,
     "spsa": SPSA,
 }
@@ -50,17 +53,17 @@ def make_optimizer(
     population_size: int,
     sigma: float,
     rng: np.random.Generator,
-    objective: Objective | None = None,
+    structure: Structure | None = None,
 ) -> Optimizer:
     """An optimizer of ``dim`` numbers that starts at 0.
 
     Args:
         name: a key of :data:`OPTIMIZERS`, or ``nevergrad:NAME``.
         dim: D.
-        population_size: P, candidates of the first generation, and the most of any.
+        population_size: P; optimizers that cannot use every number say so in their docstring.
         sigma: initial step.
         rng: owned by the optimizer from here on.
-        objective: loss of the train examples' label logits, for optimizers that model them.
+        structure: of the loss, for optimizers that model it.
 
     Raises:
         OptimizerError: for a name that :func:`check_optimizer_name` refuses.
@@ -68,4 +71,4 @@ def make_optimizer(
     check_optimizer_name(name)
     if name.startswith("nevergrad:"):
         return Nevergrad(name.removeprefix("nevergrad:"), dim, population_size, sigma, rng)
-    return OPTIMIZERS[name](dim, population_size, sigma, rng, objective)
+    return OPTIMIZERS[name](dim, population_size, sigma, rng, structure)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bbtune.errors import OptimizerError
-from bbtune.objective import Objective
+from bbtune.optimizers.structure import Structure
 
 Array = NDArray[np.float64]
 
@@ -33,6 +33,10 @@ class Optimizer(Protocol):
     @property
     def population_size(self) -> int:
         """Candidates P of the next generation."""
+
+    @property
+    def first(self) -> int:
+        """Index of the lowest layer of z in which the candidates of the next generation differ."""
 
     @property
     def probing(self) -> bool:
@@ -60,7 +64,7 @@ class AskTell(ABC):
         population_size: P; optimizers that cannot use every number round it down and say so in their docstring.
         sigma: initial step.
         rng: private generator.
-        objective: loss of label logits, for optimizers that model them; the others leave it.
+        structure: of the loss, for optimizers that model it; the others leave it.
     """
 
     uses_logits = False
@@ -71,7 +75,7 @@ class AskTell(ABC):
         population_size: int,
         sigma: float,
         rng: np.random.Generator,
-        objective: Objective | None = None,
+        structure: Structure | None = None,
     ) -> None:
         if dim < 1 or population_size < 2 or not sigma > 0:
             raise OptimizerError(
@@ -82,13 +86,18 @@ class AskTell(ABC):
         self._population_size = population_size
         self._rng = rng
         self._asked: Array | None = None
-        self._best: Array = _read_only(np.zeros(dim))
+        self._best: Array = read_only(np.zeros(dim))
         self._best_loss = np.inf
 
     @property
     def population_size(self) -> int:
         """Candidates P of the next generation."""
         return self._population_size
+
+    @property
+    def first(self) -> int:
+        """Index of the lowest layer of z in which the candidates of the next generation differ."""
+        return 0
 
     @property
     def probing(self) -> bool:
@@ -108,7 +117,7 @@ class AskTell(ABC):
         """
         if self._asked is not None:
             raise OptimizerError("expected tell() after ask(), got a second ask(); tell the scores of the last one")
-        self._asked = _read_only(np.array(self._ask(), dtype=np.float64))
+        self._asked = read_only(np.array(self._ask(), dtype=np.float64))
         return self._asked
 
     def tell(self, scores: Told) -> None:
@@ -130,7 +139,7 @@ class AskTell(ABC):
         asked, self._asked = self._asked, None
         winner = int(loss.argmin())
         if loss[winner] < self._best_loss:
-            self._best, self._best_loss = _read_only(asked[winner].copy()), float(loss[winner])
+            self._best, self._best_loss = read_only(asked[winner].copy()), float(loss[winner])
         self._tell(asked, scores, loss)
 
     def stop_reasons(self) -> dict[str, object]:
@@ -144,6 +153,7 @@ class AskTell(ABC):
     def _tell(self, asked: Array, scores: Told, loss: Array) -> None: ...
 
 
-def _read_only(array: Array) -> Array:
+def read_only(array: Array) -> Array:
+    """The same array, which can no longer be written to."""
     array.setflags(write=False)
     return array

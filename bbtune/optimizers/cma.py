@@ -1,20 +1,21 @@
-"""CMA-ES by pycma, with full and with diagonal covariance (Hansen 2016, arXiv 1604.00772)."""
+"""CMA-ES by pycma, with full, diagonal and low-rank covariance (Hansen 2016, arXiv 1604.00772)."""
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from bbtune.objective import Objective
 from bbtune.optimizers.base import Array, AskTell, Told
+from bbtune.optimizers.structure import Structure
 
 
 class CMAES(AskTell):
     """CMA-ES with the full covariance matrix."""
 
-    _diagonal = False
+    _least_population = 2
 
     def __init__(
         self,
@@ -22,14 +23,18 @@ class CMAES(AskTell):
         population_size: int,
         sigma: float,
         rng: np.random.Generator,
-        objective: Objective | None = None,
+        structure: Structure | None = None,
     ) -> None:
-        super().__init__(dim, population_size, sigma, rng, objective)
+        super().__init__(dim, population_size, sigma, rng, structure)
+        self._population_size = max(self._least_population, population_size)
+
+        def randn(*shape: int) -> Array:
+            return rng.standard_normal(shape)
+
         options: dict[str, Any] = {
-            "popsize": population_size,
-            "CMA_diagonal": self._diagonal,
+            "popsize": self._population_size,
             "seed": np.nan,  # no global seeding: numbers come from our own generator
-            "randn": lambda *shape: rng.standard_normal(shape),
+            "randn": randn,
             "signals_filename": "",  # pycma would read, and evaluate, a file of the working folder
             "verbose": -10,
         }
@@ -37,7 +42,11 @@ class CMAES(AskTell):
             warnings.simplefilter("ignore")  # of plotting libraries and of pycma's own default options
             import cma
 
-            self._strategy = cma.CMAEvolutionStrategy(np.zeros(dim), sigma, options)
+            self._strategy = cma.CMAEvolutionStrategy(np.zeros(dim), sigma, options | self._covariance(randn))
+
+    def _covariance(self, randn: Callable[..., Array]) -> dict[str, Any]:
+        """Options of pycma that decide the form of the covariance matrix."""
+        return {"CMA_diagonal": False}
 
     def _ask(self) -> Array:
         return np.array(self._strategy.ask())
@@ -55,4 +64,20 @@ class CMAES(AskTell):
 class DiagonalCMAES(CMAES):
     """CMA-ES with a diagonal covariance matrix (sep-CMA-ES), which a few hundred evaluations can learn."""
 
-    _diagonal = True
+    def _covariance(self, randn: Callable[..., Array]) -> dict[str, Any]:
+        return {"CMA_diagonal": True}
+
+
+class VkDCMAES(CMAES):
+    """CMA-ES with a diagonal matrix and k directions beside it, k adapted: for thousands of numbers in one search.
+
+    VkD-CMA-ES (Akimoto and Hansen 2016, GECCO and PPSN). Two candidates of a generation mirror each other and tell the
+    step size; with at least two more, the population is rounded up to 4.
+    """
+
+    _least_population = 4
+
+    def _covariance(self, randn: Callable[..., Array]) -> dict[str, Any]:
+        from cma.restricted_gaussian_sampler import GaussVkDSampler
+
+        return dict(GaussVkDSampler.extend_cma_options({"CMA_sampler_options": {"randn": randn}}))

@@ -1,7 +1,7 @@
 """Derivative-free Gauss-Newton in random subspaces, on the label logits of every example.
 
 Cartis and Roberts 2023, "Scalable subspace methods for derivative-free nonlinear least-squares optimization", with the
-task's own convex loss in the place of the squares.
+task's own convex loss in the place of the squares, and directions that lie in one layer, or a few, each.
 """
 
 from __future__ import annotations
@@ -9,27 +9,30 @@ from __future__ import annotations
 import numpy as np
 
 from bbtune.errors import OptimizerError
-from bbtune.objective import Objective
 from bbtune.optimizers.base import Array, AskTell, Told
 from bbtune.optimizers.logit_model import LogitModel
+from bbtune.optimizers.structure import Structure
 
-_PROBE = 0.03  # length of a probe, in units of a direction
-_RADIUS = 0.5  # of the first steps
+_PROBE, _LONGEST_PROBE = 0.03, 0.3  # length of a probe, in units of a direction
+_RADIUS, _LEAST_RADIUS = 0.5, 1e-3  # of the first steps, and of the last
 _SHARES = np.array([2.0, 1.0, 0.5])  # of the radius, that the steps tried are long
 _SHRINK = 0.125  # where no step lowers the loss
-_LEAST_RADIUS = 1e-3
+_PROBES_OF_A_PART = 5  # at least, on average: fewer would leave workers idle
 
 
 class GaussNewton(AskTell):
-    """Probes fresh random directions around the centre, then tries three steps of the linear model of the logits.
+    """Probes random directions around the centre, then tries three steps of the linear model of the logits.
 
-    Generations alternate. First ``population_size`` probes ``centre + 0.03 u``, u from N(0, sigma^2 I), tell how every
-    label logit changes along each u (the first generation spends one on the centre itself). Then the minimisers of the
-    loss of the linearised logits within twice, once and half the trust radius are scored for real; the best becomes
-    the centre if it lowers the loss, and its length the radius; otherwise the radius shrinks to an eighth.
+    One iteration has a generation of probes for each part of the layers, bottom-up, and one of steps. Probes
+    ``centre + 0.03 u``, where u is random in the part and 0 elsewhere, tell how every label logit changes along u. They
+    cost less in upper layers; each part gets of the ``population_size`` probes in proportion to
+    ``sqrt(slope^2 / cost)``, with the slope of the loss that the last iteration saw there. Then the minimisers of the
+    loss of the linearised logits within twice, once and half the trust radius are scored for real. The best becomes the
+    centre if it lowers the loss, and its length the radius. Otherwise the radius shrinks to an eighth, and is tried
+    once more; failing again, new probes are longer.
 
     Raises:
-        OptimizerError: without an objective, or when told scores without label logits.
+        OptimizerError: without a structure, or when told scores without label logits.
     """
 
     uses_logits = True
@@ -40,63 +43,110 @@ class GaussNewton(AskTell):
         population_size: int,
         sigma: float,
         rng: np.random.Generator,
-        objective: Objective | None = None,
+        structure: Structure | None = None,
     ) -> None:
-        super().__init__(dim, population_size, sigma, rng, objective)
-        if objective is None:
+        super().__init__(dim, population_size, sigma, rng, structure)
+        if structure is None:
             raise OptimizerError(
-                "gauss-newton needs the labels of the train examples, got none; pass objective to make_optimizer()"
+                "gauss-newton needs the labels of the train examples, got none; pass structure to make_optimizer()"
             )
-        self._objective = objective  # not None, which the base class's may be
-        self._probes = population_size
-        self._radius = _RADIUS
-        self._centre = np.zeros(dim)
-        self._loss = np.inf
+        self._objective = structure.objective
+        layers = np.arange(len(structure.costs))
+        parts = np.array_split(layers, max(1, min(len(layers), population_size // _PROBES_OF_A_PART)))
+        width = dim // len(layers)
+        self._firsts = [int(part[0]) for part in parts]
+        self._spans = [slice(int(part[0]) * width, (int(part[-1]) + 1) * width) for part in parts]
+        self._costs = np.array(structure.costs)[self._firsts]
+        self._counts = _shared_out(population_size, np.ones(len(parts)))
+        self._part = 0  # to be probed next; the number of parts while steps are tried
+        self._probe, self._radius = _PROBE, _RADIUS
+        self._centre, self._loss = np.zeros(dim), np.inf
         self._logits: Array | None = None  # (N, C) at the centre
-        self._directions = np.empty((0, dim))  # (m, D) of the last probes
-        self._steps: Array | None = None  # (k, D) to be tried next
-        self._lengths = np.empty(0)  # (k,) of them, in units of a direction
+        self._directions: list[Array] = []  # (m_g, D) of each part
+        self._slopes: list[Array] = []  # (N, C, m_g) of each part
+        self._steps, self._lengths = np.empty((0, dim)), np.empty(0)  # (k, D), and in units of a direction (k,)
+        self._second_try = False
+
+    @property
+    def first(self) -> int:
+        """Index of the lowest layer in which the candidates of the next generation differ."""
+        return self._firsts[self._part] if self.probing else 0
 
     @property
     def probing(self) -> bool:
         """Whether the candidates asked next are probes, which are not meant to be taken up."""
-        return self._steps is None
+        return self._part < len(self._spans)
 
     @property
     def population_size(self) -> int:
-        """Candidates of the next generation: probes, or steps."""
-        return self._probes if self._steps is None else len(self._steps)
+        """Candidates of the next generation: probes of a part, at first with the centre; or steps."""
+        return self._counts[self._part] + (self._logits is None) if self.probing else len(self._steps)
 
     def stop_reasons(self) -> dict[str, object]:
         """The trust radius, once it is so small that no step changes anything."""
         return {"radius": self._radius} if self._radius < _LEAST_RADIUS else {}
 
     def _ask(self) -> Array:
-        if self._steps is not None:
+        if not self.probing:
             return self._centre + self._steps
-        known = self._logits is not None
-        self._directions = self.sigma * self._rng.standard_normal((self._probes - (not known), self.dim))
-        probes = self._centre + _PROBE * self._directions
-        return probes if known else np.concatenate([self._centre[None], probes])
+        span = self._spans[self._part]
+        directions = np.zeros((self._counts[self._part], self.dim))
+        width = span.stop - span.start
+        scale = self.sigma * np.sqrt(self.dim / width)  # directions are equally long in all parts
+        directions[:, span] = scale * self._rng.standard_normal((len(directions), width))
+        self._directions.append(directions)
+        probes = self._centre + self._probe * directions
+        return probes if self._logits is not None else np.concatenate([self._centre[None], probes])
 
     def _tell(self, asked: Array, scores: Told, loss: Array) -> None:
         if scores.logits is None:
             raise OptimizerError("gauss-newton needs label logits (P, N, C), got scores without them; use another")
         logits = np.asarray(scores.logits, dtype=np.float64)
-        if self._steps is not None:
+        if not self.probing:
             self._move(asked, logits, loss)
             return
         if self._logits is None:
             self._logits, self._loss, logits = logits[0], float(loss[0]), logits[1:]
-        slopes = ((logits - self._logits) / _PROBE).transpose(1, 2, 0)
-        found = LogitModel(self._objective, self._logits, slopes).minima(_SHARES * self._radius)
-        self._lengths, self._steps = np.linalg.norm(found, axis=1), found @ self._directions
+        self._slopes.append(((logits - self._logits) / self._probe).transpose(1, 2, 0))
+        self._part += 1
+        if not self.probing:
+            self._share_probes(self._logits)
+            self._plan_steps(self._logits)
+
+    def _share_probes(self, logits: Array) -> None:
+        """Of the next iteration: more for parts where the loss is steep and candidates are cheap."""
+        steepness = [(self._objective.expanded(logits, s)[0] ** 2).mean() for s in self._slopes]
+        self._counts = _shared_out(sum(self._counts), np.sqrt(np.array(steepness) / self._costs))
+
+    def _plan_steps(self, logits: Array) -> None:
+        model = LogitModel(self._objective, logits, np.concatenate(self._slopes, axis=2))
+        found = model.minima(_SHARES * self._radius)
+        self._lengths = np.linalg.norm(found, axis=1)
+        self._steps = found @ np.concatenate(self._directions)
 
     def _move(self, asked: Array, logits: Array, loss: Array) -> None:
         """Take the best step, if it is better than the centre."""
-        winner, self._steps = int(loss.argmin()), None
-        if loss[winner] < self._loss:
+        winner = int(loss.argmin())
+        better = loss[winner] < self._loss
+        if better:
             self._radius = float(self._lengths[winner])
             self._centre, self._logits, self._loss = asked[winner], logits[winner], float(loss[winner])
         else:
             self._radius *= _SHRINK
+            if not self._second_try and self._logits is not None:
+                self._second_try = True
+                self._plan_steps(self._logits)
+                return
+            self._probe = min(2 * self._probe, _LONGEST_PROBE)
+        self._second_try = False
+        self._part, self._directions, self._slopes = 0, [], []
+
+
+def _shared_out(count: int, weights: Array) -> list[int]:
+    """``count`` things in proportion to weights (G,), at least one each; all equal where all weights are 0."""
+    weights = weights / weights.sum() if weights.sum() > 0 else np.full(len(weights), 1 / len(weights))
+    wanted = 1 + (count - len(weights)) * weights
+    shares = np.floor(wanted).astype(int)
+    for i in np.argsort(shares - wanted, kind="stable")[: count - shares.sum()]:
+        shares[i] += 1
+    return [int(share) for share in shares]

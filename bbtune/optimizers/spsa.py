@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from bbtune.objective import Objective
 from bbtune.optimizers.base import Array, AskTell, Told
+from bbtune.optimizers.structure import Structure
 
 _PROBE = 0.1  # distance of the two-sided differences, in units of sigma
 _STEP = 0.25  # Adam's step per coordinate, in units of sigma
@@ -24,9 +24,9 @@ class SPSA(AskTell):
         population_size: int,
         sigma: float,
         rng: np.random.Generator,
-        objective: Objective | None = None,
+        structure: Structure | None = None,
     ) -> None:
-        super().__init__(dim, population_size, sigma, rng, objective)
+        super().__init__(dim, population_size, sigma, rng, structure)
         self._population_size = max(3, population_size - (population_size + 1) % 2)
         self._centre = np.zeros(dim)
         self._moment1 = np.zeros(dim)

@@ -33,7 +33,7 @@ from trials import (
 )
 
 from bbtune.backbone.products import TORCH, UPCAST
-from bbtune.evaluation.base import losses
+from bbtune.objective import Objective
 from bbtune.plan import make_plan
 from bbtune.task.task import label_array
 from bbtune.task.verbalizer import label_token_ids
@@ -272,6 +272,6 @@ def test_bfloat16_ranks_candidates_as_float32_does(family, kind, product, make_j
         assert trial.model.embeddings.dtype == getattr(torch, dtype)
         trial.use(examples([2 + i % 9 for i in range(16)]))
         logits = trial.candidates(z, "train", 0)
-        found.append(losses(logits, label_array(trial.texts("train")), "cross-entropy"))
+        found.append(Objective(label_array(trial.texts("train")), "cross-entropy")(logits))
     assert np.ptp(found[0]) > 0.3  # candidates differ by much more than bfloat16 rounds
     assert spearmanr(*found).statistic > 0.99

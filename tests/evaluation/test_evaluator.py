@@ -10,8 +10,8 @@ import pytest
 
 from bbtune.cost import Sizes
 from bbtune.errors import EvaluationError
-from bbtune.evaluation.base import losses
 from bbtune.evaluation.evaluator import PromptEvaluator
+from bbtune.objective import Objective
 from bbtune.task.metrics import Metric
 from bbtune.task.task import Example
 
@@ -75,7 +75,8 @@ def test_a_call_holds_so_many_candidates_in_a_row_and_scores_do_not_depend_on_it
     assert scores.logits is not None
     np.testing.assert_array_equal(scores.logits, expected)
     assert scores.logits.shape == (7, len(TRAIN), 2)
-    np.testing.assert_array_equal(scores.loss, losses(expected, np.array([e.label for e in TRAIN]), "cross-entropy"))
+    objective = Objective(np.array([example.label for example in TRAIN]), "cross-entropy")
+    np.testing.assert_array_equal(scores.loss, objective(expected))
     assert scores.metric.shape == (7,)
 
 

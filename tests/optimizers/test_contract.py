@@ -10,23 +10,32 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache, partial
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from label_logits import Scored, make_problem
 
 from bbtune.errors import OptimizerError
 from bbtune.optimizers import OPTIMIZERS, check_optimizer_name, make_optimizer, nevergrad_names
-from bbtune.optimizers.base import Array, Optimizer
+from bbtune.optimizers.base import Array, Optimizer, Told
+from bbtune.optimizers.restarts import Restarts
+from bbtune.optimizers.structure import Structure
+from bbtune.seeds import generator
 
 NEVERGRAD = ["nevergrad:CMA", "nevergrad:DE", "nevergrad:PSO", "nevergrad:NGOpt"]
 needs_nevergrad = pytest.mark.skipif(find_spec("nevergrad") is None, reason="the package nevergrad is not installed")
-NAMES = [*OPTIMIZERS, *(pytest.param(name, marks=needs_nevergrad) for name in NEVERGRAD)]
-INSTALLED = [*OPTIMIZERS, *(NEVERGRAD if find_spec("nevergrad") else [])]
+WITH_RESTARTS = ["restarts:cma", "restarts:gauss-newton"]
+OURS = [*OPTIMIZERS, *WITH_RESTARTS]
+NAMES = [*OURS, *(pytest.param(name, marks=needs_nevergrad) for name in NEVERGRAD)]
+INSTALLED = [*OURS, *(NEVERGRAD if find_spec("nevergrad") else [])]
 
 DIM, POPULATION, SIGMA = 20, 12, 0.3
 TARGET = np.linspace(-1.0, 1.0, DIM)
+problem = cache(make_problem)
 REACHES = {"random": 1.0, "nevergrad:DE": 0.5}  # share of the first loss that is left; others: 0.1
 
 
@@ -46,17 +55,52 @@ def sphere(z: Array) -> Array:
     return ((z - TARGET[: z.shape[1]]) ** 2).sum(axis=1)
 
 
-def make(name: str, seed: int = 1, dim: int = DIM, population: int = POPULATION) -> Optimizer:
-    return make_optimizer(name, dim, population, SIGMA, np.random.default_rng(seed))
+def make(name: str, seed: int = 1, dim: int = DIM, population: int = POPULATION, sigma: float = SIGMA) -> Optimizer:
+    """The optimizer of that name; "restarts:NAME" is NAME with two restarts."""
+    structure = Structure(problem(DIM).objective) if name.endswith("gauss-newton") else None
+
+    def anew(restart: int) -> Optimizer:
+        rng = generator(seed, restart)
+        return make_optimizer(name.removeprefix("restarts:"), dim, population, sigma, rng, structure)
+
+    return Restarts(anew, 2) if name in WITH_RESTARTS else anew(0)
 
 
-def play(optimizer: Optimizer, generations: int, loss: Callable[[Array], Array] = sphere) -> list[Array]:
+Score = Callable[[Optimizer, Array], Told]
+
+
+def scores(optimizer: Optimizer, z: Array) -> Told:
+    """Of z (P, D): a sphere, or label logits and their loss for who uses them."""
+    return problem(z.shape[1]).scores(z) if optimizer.uses_logits else OnlyLosses(sphere(z))
+
+
+def flat(optimizer: Optimizer, z: Array) -> Told:
+    """The same for every z."""
+    return scores(optimizer, np.zeros_like(z))
+
+
+def noise(optimizer: Optimizer, z: Array, rng: np.random.Generator) -> Told:
+    """In no relation to z."""
+    if not optimizer.uses_logits:
+        return OnlyLosses(rng.standard_normal(len(z)))
+    objective = problem(DIM).objective
+    logits = rng.standard_normal((len(z), len(objective.labels), 3)).astype(np.float32)
+    return Scored(objective(logits), logits)
+
+
+def play(optimizer: Optimizer, generations: int, score: Score = scores) -> list[Array]:
     """The candidates of so many generations."""
     asked = []
     for _ in range(generations):
         asked.append(optimizer.ask())
-        optimizer.tell(OnlyLosses(loss(asked[-1])))
+        optimizer.tell(score(optimizer, asked[-1]))
     return asked
+
+
+def left(optimizer: Optimizer, dim: int = DIM) -> float:
+    """Share of the first loss that the best point has."""
+    start, reached = (scores(optimizer, z[None]).loss[0] for z in (np.zeros(dim), optimizer.best))
+    return float(reached / start)
 
 
 def trace(name: str, seed: int) -> str:
@@ -73,7 +117,8 @@ def _nevergrad_is_imported() -> None:
 
 @pytest.fixture(scope="module")
 def traces_of_a_fresh_process() -> dict[str, str]:
-    environment = {**os.environ, "PYTHONHASHSEED": "4242"}
+    here = str(Path(__file__).parents[1])
+    environment = {**os.environ, "PYTHONHASHSEED": "4242", "PYTHONPATH": here}
     done = subprocess.run(
         [sys.executable, __file__, *INSTALLED], env=environment, capture_output=True, text=True, timeout=120
     )
@@ -85,16 +130,26 @@ def traces_of_a_fresh_process() -> dict[str, str]:
 class TestEveryOptimizer:
     def test_asks_a_finite_population_that_cannot_be_written_to(self, name: str) -> None:
         optimizer = make(name)
-        for _ in range(3):
+        for _ in range(4):
+            size = optimizer.population_size
             z = optimizer.ask()
-            assert z.shape == (optimizer.population_size, DIM)
-            assert 2 <= optimizer.population_size <= POPULATION
+            assert z.shape == (size, DIM)
+            assert 2 <= size <= POPULATION + 1  # one may be the centre
             assert z.dtype == np.float64
             assert np.isfinite(z).all()
             assert len(np.unique(z, axis=0)) == len(z)
             with pytest.raises(ValueError, match="read-only"):
                 z[0, 0] = 1.0
-            optimizer.tell(OnlyLosses(sphere(z)))
+            optimizer.tell(scores(optimizer, z))
+
+    def test_says_before_it_asks_how_many_whether_they_only_explore_and_from_where_they_differ(self, name: str) -> None:
+        optimizer = make(name)
+        for _ in range(4):
+            said = optimizer.population_size, optimizer.probing, optimizer.first
+            z = optimizer.ask()
+            assert said == (optimizer.population_size, optimizer.probing, optimizer.first)
+            assert said[0] == len(z)
+            optimizer.tell(scores(optimizer, z))
 
     def test_refuses_a_second_ask_before_the_tell(self, name: str) -> None:
         optimizer = make(name)
@@ -124,14 +179,13 @@ class TestEveryOptimizer:
     def test_a_refused_loss_changes_nothing(self, name: str, wrong: float) -> None:
         refused, other = make(name), make(name)
         z, same = refused.ask(), other.ask()
-        losses = sphere(z)
-        broken = losses.copy()
+        broken = sphere(z)
         broken[1] = wrong
         with pytest.raises(OptimizerError, match="expected finite losses"):
             refused.tell(OnlyLosses(broken))
         assert not refused.best.any()
-        refused.tell(OnlyLosses(losses))
-        other.tell(OnlyLosses(sphere(same)))
+        refused.tell(scores(refused, z))
+        other.tell(scores(other, same))
         np.testing.assert_array_equal(refused.best, other.best)
         np.testing.assert_array_equal(refused.ask(), other.ask())
 
@@ -141,9 +195,9 @@ class TestEveryOptimizer:
         seen: list[tuple[float, Array]] = []
         for _ in range(6):
             z = optimizer.ask()
-            losses = rng.standard_normal(len(z))
-            optimizer.tell(OnlyLosses(losses))
-            seen += zip(losses.tolist(), z, strict=True)
+            told = noise(optimizer, z, rng)
+            optimizer.tell(told)
+            seen += zip(told.loss.tolist(), z, strict=True)
             np.testing.assert_array_equal(optimizer.best, min(seen, key=lambda pair: pair[0])[1])
             with pytest.raises(ValueError, match="read-only"):
                 optimizer.best[0] = 1.0
@@ -163,20 +217,20 @@ class TestEveryOptimizer:
     def test_two_in_one_process_do_not_disturb_each_other(self, name: str) -> None:
         alone = play(make(name), 4)
         first, second = make(name), make(name, seed=2)
+        score = partial(noise, rng=np.random.default_rng(0))
         for expected in alone:
-            z, _ = first.ask(), second.ask()
+            z, other = first.ask(), second.ask()
             np.testing.assert_array_equal(z, expected)
-            first.tell(OnlyLosses(sphere(z)))
-            second.tell(OnlyLosses(np.arange(float(second.population_size))))
+            first.tell(scores(first, z))
+            second.tell(score(second, other))
 
-    def test_lowers_a_sphere_of_twenty_dimensions(self, name: str) -> None:
+    def test_lowers_the_loss_in_twenty_dimensions(self, name: str) -> None:
         optimizer = make(name)
         play(optimizer, 130)
-        start, reached = sphere(np.zeros((1, DIM)))[0], sphere(optimizer.best[None])[0]
-        assert reached < start * REACHES.get(name, 0.1)
+        assert left(optimizer) < REACHES.get(name, 0.1)
 
     def test_goes_on_to_ask_finite_candidates_when_all_losses_are_equal(self, name: str) -> None:
-        asked = play(make(name), 5, loss=lambda z: np.ones(len(z)))
+        asked = play(make(name), 6, flat)
         assert all(np.isfinite(z).all() for z in asked)
 
     def test_has_no_reason_to_stop_at_the_start(self, name: str) -> None:
@@ -187,15 +241,24 @@ class TestEveryOptimizer:
     )
     def test_refuses_sizes_that_make_no_sense(self, name: str, dim: int, population: int, sigma: float) -> None:
         with pytest.raises(OptimizerError, match=f"got {dim}, {population} and {sigma}"):
-            make_optimizer(name, dim, population, sigma, np.random.default_rng(0))
+            make(name, dim=dim, population=population, sigma=sigma)
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("name", OURS)
 def test_one_number_can_be_optimised_too(name: str) -> None:
     optimizer = make(name, dim=1)
     play(optimizer, 20)
     assert optimizer.best.shape == (1,)
-    assert abs(optimizer.best[0] - TARGET[0]) < 0.5
+    assert left(optimizer, dim=1) < 0.25
+
+
+@pytest.mark.parametrize("name", OURS)
+@pytest.mark.parametrize("population", [2, 3, 4, 5])
+def test_small_populations_serve(name: str, population: int) -> None:
+    optimizer = make(name, population=population)
+    asked = play(optimizer, 60)
+    assert all(np.isfinite(z).all() and len(z) <= max(4, population + 1) for z in asked)
+    assert left(optimizer) < 1.0
 
 
 def test_an_unknown_name_is_told_with_the_known_ones_and_the_closest() -> None:

@@ -1,0 +1,54 @@
+"""The choice of a search where the job leaves it open: ``method.optimizer: auto``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bbtune.cost import Sizes
+from bbtune.spec import BudgetSpec, JobSpec
+
+_ROUNDS = 8  # of probes that the budget should hold, at least
+_LEAST_PROBES = 4  # fewer say too little of a step
+_AVERAGE = 5  # accepted prompts; docs/search-study.md
+_PROPER_BUDGET = 100  # evaluations; below, an estimate of the slope by losses alone does not get anywhere
+
+
+def resolve(spec: JobSpec, sizes: Sizes, logits: bool = True) -> tuple[JobSpec, str]:
+    """The job with everything chosen, and what was chosen and why; empty where nothing was open.
+
+    Args:
+        sizes: of the splits and the model.
+        logits: whether the evaluator returns label logits, or only scores.
+    """
+    if spec.method.optimizer != "auto":
+        average = spec.selection.average or 1
+        return _changed(spec, {}, average), ""
+    calls = affordable_calls(spec.budget, sizes)
+    known = f"{calls} evaluations" if calls is not None else "no limit but time"
+    numbers = len(sizes.layers) * spec.prompt.intrinsic_dim
+    if logits and (calls is None or calls > 3 * _LEAST_PROBES):
+        most = min(spec.method.population, numbers)
+        probes = most if calls is None else max(_LEAST_PROBES, min(most, calls // _ROUNDS))
+        why = f"gauss-newton with {probes} probes a round: the evaluator returns label logits, the budget is {known}"
+        return _changed(spec, {"optimizer": "gauss-newton", "blocks": "joint", "population": probes}, _AVERAGE), why
+    if calls is None or calls >= _PROPER_BUDGET:
+        why = f"spsa over all layers: the evaluator returns losses alone, the budget is {known}"
+        return _changed(spec, {"optimizer": "spsa", "blocks": "joint", "population": 11}, _AVERAGE), why
+    population = max(2, min(20, calls - 1))
+    why = f"random search: a budget of {known} is too small to learn from"
+    return _changed(spec, {"optimizer": "random", "blocks": "joint", "population": population}, 1), why
+
+
+def affordable_calls(budget: BudgetSpec, sizes: Sizes) -> int | None:
+    """Evaluations that a budget holds at most, by its limits of calls, examples and layers; None without those."""
+    calls = [budget.evaluations] if budget.evaluations is not None else []
+    if budget.examples is not None:
+        calls.append(budget.examples // sizes.train)
+    if budget.layer_forwards is not None:
+        calls.append(budget.layer_forwards // sizes.layer_forwards(sizes.train, 1))
+    return min(calls) if calls else None
+
+
+def _changed(spec: JobSpec, method: dict[str, Any], average: int) -> JobSpec:
+    selection = spec.selection.model_copy(update={"average": spec.selection.average or average})
+    return spec.model_copy(update={"method": spec.method.model_copy(update=method), "selection": selection})

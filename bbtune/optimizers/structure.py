@@ -1,0 +1,20 @@
+"""What an optimizer may know of the loss that it minimises, beside its values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bbtune.objective import Objective
+
+
+@dataclass(frozen=True)
+class Structure:
+    """The loss as a function of label logits, and the layers that z is made of.
+
+    Attributes:
+        objective: loss of the train examples' label logits.
+        costs: of each layer of z, bottom-up: layers of the model that run for a candidate that differs from it upwards.
+    """
+
+    objective: Objective
+    costs: tuple[int, ...] = (1,)
