@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bbtune.auto import resolve
 from bbtune.backbone.sources import check_memory
 from bbtune.errors import BbtuneError, Fault, JobError, JournalError
 from bbtune.jobfile import load_job, parse_job, read_job
@@ -14,7 +13,7 @@ from bbtune.journal import Journal, read_journal
 from bbtune.plan import examine, make_plan
 from bbtune.progress import Show
 from bbtune.result import JOURNAL, RESULT, SPEC, TuneResult
-from bbtune.session import Session, check_same_run, recorded_sizes, replayed_events, run_card, start_record
+from bbtune.session import Session, check_same_run, replayed_events, run_card, start_record
 from bbtune.spec import JobSpec
 from bbtune.tracking import send_all
 
@@ -37,6 +36,7 @@ def run(job: Job, out: str | Path | None = None, show: Show | None = None) -> Tu
     folder = Path(out) if out is not None else default_folder(spec)
     _refuse_used(folder)
     plan, task, card = make_plan(spec)
+    spec = plan.spec  # with everything chosen, so that the run does not change with the rules of choice
     check_memory(card, spec.backbone, max(1, spec.evaluators.count))
     folder.mkdir(parents=True, exist_ok=True)
     with Journal(folder / JOURNAL) as journal:
@@ -109,7 +109,7 @@ def sync(folder: str | Path, uri: str | None = None) -> str:
     records = read_journal(folder / JOURNAL)
     if not records:
         raise JournalError(f"{folder}: the journal has no whole line yet; resume the run first")
-    spec, _ = resolve(load_job(folder / SPEC), recorded_sizes(records[0]))
+    spec = load_job(folder / SPEC)
     result = TuneResult.load(folder) if (folder / RESULT).is_file() else None
     return send_all(folder, run_card(spec, records[0]), replayed_events(spec, records), result, uri)
 

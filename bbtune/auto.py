@@ -9,7 +9,7 @@ from bbtune.spec import BudgetSpec, JobSpec
 
 _ROUNDS = 8  # of probes that the budget should hold, at least
 _LEAST_PROBES = 4  # fewer say too little of a step
-_AVERAGE = 5  # accepted prompts; docs/search-study.md
+_BY, _AVERAGE = "loss", 3  # of the selection; docs/decisions.md has the figures
 _PROPER_BUDGET = 100  # evaluations; below, an estimate of the slope by losses alone does not get anywhere
 
 
@@ -21,8 +21,7 @@ def resolve(spec: JobSpec, sizes: Sizes, logits: bool = True) -> tuple[JobSpec, 
         logits: whether the evaluator returns label logits, or only scores.
     """
     if spec.method.optimizer != "auto":
-        average = spec.selection.average or 1
-        return _changed(spec, {}, average), ""
+        return _changed(spec, {}, by="metric", average=1), ""
     calls = affordable_calls(spec.budget, sizes)
     known = f"{calls} evaluations" if calls is not None else "no limit but time"
     numbers = len(sizes.layers) * spec.prompt.intrinsic_dim
@@ -30,13 +29,13 @@ def resolve(spec: JobSpec, sizes: Sizes, logits: bool = True) -> tuple[JobSpec, 
         most = min(spec.method.population, numbers)
         probes = most if calls is None else max(_LEAST_PROBES, min(most, calls // _ROUNDS))
         why = f"gauss-newton with {probes} probes a round: the evaluator returns label logits, the budget is {known}"
-        return _changed(spec, {"optimizer": "gauss-newton", "blocks": "joint", "population": probes}, _AVERAGE), why
+        return _changed(spec, {"optimizer": "gauss-newton", "blocks": "joint", "population": probes}), why
     if calls is None or calls >= _PROPER_BUDGET:
         why = f"spsa over all layers: the evaluator returns losses alone, the budget is {known}"
-        return _changed(spec, {"optimizer": "spsa", "blocks": "joint", "population": 11}, _AVERAGE), why
+        return _changed(spec, {"optimizer": "spsa", "blocks": "joint", "population": 11}), why
     population = max(2, min(20, calls - 1))
     why = f"random search: a budget of {known} is too small to learn from"
-    return _changed(spec, {"optimizer": "random", "blocks": "joint", "population": population}, 1), why
+    return _changed(spec, {"optimizer": "random", "blocks": "joint", "population": population}, average=1), why
 
 
 def affordable_calls(budget: BudgetSpec, sizes: Sizes) -> int | None:
@@ -49,6 +48,8 @@ def affordable_calls(budget: BudgetSpec, sizes: Sizes) -> int | None:
     return min(calls) if calls else None
 
 
-def _changed(spec: JobSpec, method: dict[str, Any], average: int) -> JobSpec:
-    selection = spec.selection.model_copy(update={"average": spec.selection.average or average})
-    return spec.model_copy(update={"method": spec.method.model_copy(update=method), "selection": selection})
+def _changed(spec: JobSpec, method: dict[str, Any], by: str = _BY, average: int = _AVERAGE) -> JobSpec:
+    """The job with another method, and the selection where it leaves it open."""
+    selection = {"by": spec.selection.by or by, "average": spec.selection.average or average}
+    parts = {"method": spec.method.model_copy(update=method), "selection": spec.selection.model_copy(update=selection)}
+    return spec.model_copy(update=parts)

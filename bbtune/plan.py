@@ -174,7 +174,10 @@ def _schedule_faults(method: MethodSpec) -> list[Fault]:
     if models_logits and method.schedule == "whole-sweeps":
         why = f"generations of {method.optimizer} differ in size"
         faults.append(Fault("method.schedule", f"expected round-robin, {why}, got whole-sweeps"))
-    if method.accept == "best-ever" and method.schedule == "recent-gain":
+    if models_logits and method.accept == "best-ever":
+        why = f"most candidates of {method.optimizer} are probes"
+        faults.append(Fault("method.accept", f"expected improves, {why}, got best-ever"))
+    elif method.accept == "best-ever" and method.schedule == "recent-gain":
         why = "recent-gain needs to know what each layer gains"
         faults.append(Fault("method.accept", f"expected improves, {why}, got best-ever"))
     return faults

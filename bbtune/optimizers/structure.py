@@ -14,7 +14,9 @@ class Structure:
     Attributes:
         objective: loss of the train examples' label logits.
         costs: of each layer of z, bottom-up: layers of the model that run for a candidate that differs from it upwards.
+        l2: half of it times the mean square of z, in steps of sigma, is part of the losses told.
     """
 
     objective: Objective
     costs: tuple[int, ...] = (1,)
+    l2: float = 0.0

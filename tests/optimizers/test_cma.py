@@ -15,6 +15,7 @@ from bbtune.optimizers.base import Array, Optimizer
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     import cma
+    from cma.restricted_gaussian_sampler import GaussVkDSampler
 
 DIM, POPULATION, SIGMA, GENERATIONS = 6, 8, 0.3, 25
 
@@ -35,16 +36,17 @@ def ours(name: str, seed: int = 11) -> Optimizer:
     return make_optimizer(name, DIM, POPULATION, SIGMA, np.random.default_rng(seed))
 
 
-def pycma(diagonal: bool) -> Array:
+def pycma(name: str) -> Array:
     """Candidates (G, P, D) of pycma, driven directly."""
     rng = np.random.default_rng(11)
-    options = {
-        "popsize": POPULATION,
-        "seed": np.nan,
-        "randn": lambda *shape: rng.standard_normal(shape),
-        "CMA_diagonal": diagonal,
-        "verbose": -9,
-    }
+
+    def randn(*shape: int) -> Array:
+        return rng.standard_normal(shape)
+
+    options = {"popsize": POPULATION, "seed": np.nan, "randn": randn, "verbose": -9}
+    options |= {"CMA_diagonal": name == "cma-diagonal"}
+    if name == "cma-vkd":
+        options = GaussVkDSampler.extend_cma_options({**options, "CMA_sampler_options": {"randn": randn}})
     strategy = cma.CMAEvolutionStrategy(DIM * [0.0], SIGMA, options)
     asked = []
     for _ in range(GENERATIONS):
@@ -54,9 +56,33 @@ def pycma(diagonal: bool) -> Array:
     return np.array(asked)
 
 
-@pytest.mark.parametrize(("name", "diagonal"), [("cma", False), ("cma-diagonal", True)])
-def test_the_candidates_are_those_of_pycma_with_the_same_private_numbers(name: str, diagonal: bool) -> None:
-    np.testing.assert_array_equal(play(ours(name)), pycma(diagonal))
+@pytest.mark.parametrize("name", ["cma", "cma-diagonal", "cma-vkd"])
+def test_the_candidates_are_those_of_pycma_with_the_same_private_numbers(name: str) -> None:
+    np.testing.assert_array_equal(play(ours(name)), pycma(name))
+
+
+@pytest.mark.parametrize(("asked", "used"), [(2, 4), (3, 4), (4, 4), (5, 5), (20, 20)])
+def test_vkd_rounds_a_small_population_up_to_four(asked: int, used: int) -> None:
+    optimizer = make_optimizer("cma-vkd", DIM, asked, SIGMA, np.random.default_rng(0))
+    assert optimizer.population_size == used
+    assert optimizer.ask().shape == (used, DIM)
+
+
+def test_vkd_learns_a_direction_that_a_diagonal_cannot() -> None:
+    along = np.ones(20) / np.sqrt(20)
+
+    def cigar(z: Array) -> Array:  # long in a direction in which no single number lies
+        part = (z - 0.7) @ along
+        return 1e3 * (((z - 0.7) ** 2).sum(axis=1) - part**2) + part**2
+
+    losses = {}
+    for name in ("cma-diagonal", "cma-vkd"):
+        optimizer = make_optimizer(name, 20, 12, SIGMA, np.random.default_rng(0))
+        for _ in range(300):
+            z = optimizer.ask()
+            optimizer.tell(SimpleNamespace(loss=cigar(z), logits=None))
+        losses[name] = cigar(optimizer.best[None])[0]
+    assert losses["cma-vkd"] < 0.01 * losses["cma-diagonal"]
 
 
 def test_the_diagonal_one_goes_another_way() -> None:
@@ -65,7 +91,7 @@ def test_the_diagonal_one_goes_another_way() -> None:
     assert not np.allclose(full[-1], diagonal[-1])
 
 
-@pytest.mark.parametrize("name", ["cma", "cma-diagonal"])
+@pytest.mark.parametrize("name", ["cma", "cma-diagonal", "cma-vkd"])
 def test_the_first_population_is_normal_around_zero_with_step_sigma(name: str) -> None:
     z = make_optimizer(name, 200, 50, SIGMA, np.random.default_rng(0)).ask()
     assert abs(z.mean()) < 0.01
