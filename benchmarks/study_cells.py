@@ -13,16 +13,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bbtune.build import make_search
 from bbtune.errors import JournalError
 from bbtune.evaluation.base import Scores
 from bbtune.evaluation.evaluator import PromptEvaluator
 from bbtune.evaluation.local import LocalPool
 from bbtune.jobfile import parse_job
 from bbtune.journal import Journal, Recorded
-from bbtune.loop import Generation, Ledger, Limits, Selection, run_search
+from bbtune.loop import Generation, Ledger, Limits, run_search
 from bbtune.plan import make_plan
 from bbtune.prompts.space import layer_scales
-from bbtune.session import make_search, start_record
+from bbtune.selection import Selection
+from bbtune.session import start_record
 from bbtune.task.task import label_array
 
 TEXT_TOKENS = 96  # texts are cut there

@@ -8,8 +8,9 @@ import pytest
 from rich.console import Console
 
 from bbtune import progress
-from bbtune.loop import Cost, Generation, Judged, Limits
+from bbtune.loop import Cost, Generation, Limits
 from bbtune.progress import Live, Plain, make_show
+from bbtune.selection import Judged
 
 
 def generation(number: int, evaluations: int) -> Generation:

@@ -1,0 +1,71 @@
+"""The search that a job describes, put together."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bbtune.cost import Sizes
+from bbtune.fused import FusedSearch
+from bbtune.objective import Objective
+from bbtune.optimizers import make_optimizer
+from bbtune.optimizers.base import Optimizer
+from bbtune.optimizers.restarts import Restarts
+from bbtune.optimizers.structure import Structure
+from bbtune.schedule import RecentGain, RoundRobin, Schedule, WholeSweeps
+from bbtune.search import Accept, BestEver, BlockSearch, Improves, Pull, Search
+from bbtune.seeds import generator
+from bbtune.selection import Selection
+from bbtune.spec import JobSpec
+
+
+def make_search(spec: JobSpec, sizes: Sizes, labels: NDArray[np.int64]) -> Search:
+    """The search that a job describes.
+
+    Args:
+        sizes: of the splits and the model.
+        labels: (N,) of the train examples.
+    """
+    count = spec.method.members
+    members = [_member(spec, sizes, labels, member) for member in range(count)]
+    return FusedSearch(members) if count > 1 else members[0]
+
+
+def _member(spec: JobSpec, sizes: Sizes, labels: NDArray[np.int64], member: int) -> BlockSearch:
+    """One search of a job; the first has the seeds that a search alone has."""
+    method, layers = spec.method, sorted(sizes.layers)
+    blocks = [[layer] for layer in layers] if method.blocks == "layerwise" else [layers]
+    extra = ("member", member) if member else ()
+
+    def make(block: int, size: int) -> Optimizer:
+        costs = tuple(sizes.depth - layer for layer in blocks[block])
+        structure = Structure(Objective(labels, method.loss), costs, method.l2)
+
+        def anew(restart: int) -> Optimizer:
+            rng = generator(spec.seed, "optimizer", block, *([restart] if restart else []), *extra)
+            return make_optimizer(method.optimizer, size, method.population, method.sigma, rng, structure)
+
+        return Restarts(anew, method.restarts) if method.restarts else anew(0)
+
+    accept = Improves() if method.accept == "improves" else BestEver()
+    pull = Pull(method.l2, method.sigma) if method.l2 else None
+    dim = spec.prompt.intrinsic_dim
+    return BlockSearch(blocks, dim, make, accept, _schedule(spec, len(blocks), accept), pull)
+
+
+def make_selection(spec: JobSpec, search: Search) -> Selection:
+    """What a job hands out of its search."""
+    chosen = spec.selection
+    return Selection(search.incumbent, chosen.by or "metric", chosen.average or 1, chosen.patience)
+
+
+def _schedule(spec: JobSpec, blocks: int, accept: Accept) -> Schedule:
+    """Whose turn it is in the search of a job."""
+    method, evaluations = spec.method, spec.budget.evaluations
+    visit = method.generations_per_visit
+    if method.schedule == "recent-gain":
+        return RecentGain(blocks, visit, generator(spec.seed, "schedule"))
+    if method.schedule == "whole-sweeps" and evaluations is not None:
+        sweeps = (evaluations - int(accept.needs_start)) // (method.population * visit * blocks)
+        return WholeSweeps(blocks, visit, sweeps=sweeps)
+    return RoundRobin(blocks, visit)
