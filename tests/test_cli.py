@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 from bbtune import cli
@@ -80,6 +81,27 @@ def test_a_run_is_repeatable(bbtune, job, tmp_path):
     for result in (one, two):
         del result["cost"]["seconds"], result["stopped_ms"]
     assert one == two
+
+
+@pytest.mark.parametrize("preset", ["default", "paper-bbtv2"])
+def test_another_method_replaces_the_search_of_the_job_and_says_what_it_picked(bbtune, make_job, tmp_path, preset):
+    path = tmp_path / "job.yaml"
+    method = {"preset": preset, "loss": "hinge"}
+    path.write_text(make_job("bert", method=method, budget={"evaluations": 40}).to_yaml())
+    code, out, err = bbtune("run", path, "--out", tmp_path / "run", "--method", "auto")
+    assert code == 0, err
+    assert "method auto: gauss-newton with 5 probes a round" in err
+    kept = yaml.safe_load((tmp_path / "run" / "spec.yaml").read_text())["method"]
+    assert (kept["optimizer"], kept["blocks"], kept["population"]) == ("gauss-newton", "joint", 5)
+    assert (kept["loss"], kept["preset"]) == ("hinge", "default")
+    assert "stopped by budget.evaluations" in out
+
+
+def test_a_method_that_does_not_exist_is_told_in_words(bbtune, job):
+    code, _, err = bbtune("validate", job, "--method", "gaus-newton")
+    assert code == 2
+    assert "gauss-newton" in err
+    assert "did you mean" in err
 
 
 def test_a_folder_that_holds_a_run_is_not_overwritten(bbtune, job, finished):

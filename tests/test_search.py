@@ -16,7 +16,7 @@ from bbtune.optimizers import OPTIMIZERS, make_optimizer
 from bbtune.optimizers.base import Array
 from bbtune.optimizers.structure import Structure
 from bbtune.schedule import RecentGain, RoundRobin, WholeSweeps
-from bbtune.search import Accept, BestEver, BlockSearch, Improves, Proposal
+from bbtune.search import Accept, BestEver, BlockSearch, Improves, Proposal, Pull
 from bbtune.seeds import generator
 
 Loss = Callable[[Array], Array]
@@ -436,3 +436,16 @@ def test_a_search_by_recent_gain_knows_size_and_first_before_it_asks(seed: int, 
         np.testing.assert_array_equal(turn(other, loss).z, proposal.z)  # the same losses give the same choices
         blocks.append(proposal.block)
     assert blocks[1 : 1 + 4 * visit] == [block for block in range(4) for _ in range(visit)]
+
+
+@pytest.mark.parametrize("name", ["cma-diagonal", "spsa"])
+def test_a_pull_keeps_the_search_nearer_to_the_start(name: str) -> None:
+    reached = []
+    for pull in (None, Pull(50.0, SIGMA)):
+        search = BlockSearch(
+            [[0, 1]], 3, lambda _, size: make_optimizer(name, size, 9, SIGMA, generator(0)), Improves(), pull=pull
+        )
+        for _ in range(60):
+            turn(search, quadratic(2, 2, 3))
+        reached.append(float(np.linalg.norm(search.incumbent)))
+    assert reached[1] < 0.8 * reached[0]
