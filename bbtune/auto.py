@@ -26,8 +26,8 @@ def resolve(spec: JobSpec, sizes: Sizes, logits: bool = True) -> tuple[JobSpec, 
     known = f"{calls} evaluations" if calls is not None else "no limit but time"
     numbers = len(sizes.layers) * spec.prompt.intrinsic_dim
     if logits and (calls is None or calls > 3 * _LEAST_PROBES):
-        most = min(spec.method.population, numbers)
-        probes = most if calls is None else max(_LEAST_PROBES, min(most, calls // _ROUNDS))
+        most = max(2, min(spec.method.population, numbers))
+        probes = most if calls is None else max(2, min(most, max(_LEAST_PROBES, calls // _ROUNDS)))
         why = f"gauss-newton with {probes} probes a round: the evaluator returns label logits, the budget is {known}"
         return _changed(spec, {"optimizer": "gauss-newton", "blocks": "joint", "population": probes}), why
     if calls is None or calls >= _PROPER_BUDGET:
@@ -39,12 +39,13 @@ def resolve(spec: JobSpec, sizes: Sizes, logits: bool = True) -> tuple[JobSpec, 
 
 
 def affordable_calls(budget: BudgetSpec, sizes: Sizes) -> int | None:
-    """Evaluations that a budget holds at most, by its limits of calls, examples and layers; None without those."""
+    """Evaluations that a budget holds at most, and dev twice; None where it limits nothing but time."""
     calls = [budget.evaluations] if budget.evaluations is not None else []
     if budget.examples is not None:
-        calls.append(budget.examples // sizes.train)
+        calls.append(max(0, budget.examples - 2 * sizes.dev) // sizes.train)
     if budget.layer_forwards is not None:
-        calls.append(budget.layer_forwards // sizes.layer_forwards(sizes.train, 1))
+        forwards = budget.layer_forwards - 2 * sizes.layer_forwards(sizes.dev, 1)
+        calls.append(max(0, forwards) // sizes.layer_forwards(sizes.train, 1))
     return min(calls) if calls else None
 
 

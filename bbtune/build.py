@@ -50,7 +50,7 @@ def _member(spec: JobSpec, sizes: Sizes, labels: NDArray[np.int64], member: int)
     accept = Improves() if method.accept == "improves" else BestEver()
     pull = Pull(method.l2, method.sigma) if method.l2 else None
     dim = spec.prompt.intrinsic_dim
-    return BlockSearch(blocks, dim, make, accept, _schedule(spec, len(blocks), accept), pull)
+    return BlockSearch(blocks, dim, make, accept, _schedule(spec, len(blocks), accept, extra), pull)
 
 
 def make_selection(spec: JobSpec, search: Search) -> Selection:
@@ -59,13 +59,13 @@ def make_selection(spec: JobSpec, search: Search) -> Selection:
     return Selection(search.incumbent, chosen.by or "metric", chosen.average or 1, chosen.patience)
 
 
-def _schedule(spec: JobSpec, blocks: int, accept: Accept) -> Schedule:
+def _schedule(spec: JobSpec, blocks: int, accept: Accept, member: tuple[str | int, ...]) -> Schedule:
     """Whose turn it is in the search of a job."""
     method, evaluations = spec.method, spec.budget.evaluations
     visit = method.generations_per_visit
     if method.schedule == "recent-gain":
-        return RecentGain(blocks, visit, generator(spec.seed, "schedule"))
+        return RecentGain(blocks, visit, generator(spec.seed, "schedule", *member))
     if method.schedule == "whole-sweeps" and evaluations is not None:
-        sweeps = (evaluations - int(accept.needs_start)) // (method.population * visit * blocks)
+        sweeps = (evaluations // method.members - int(accept.needs_start)) // (method.population * visit * blocks)
         return WholeSweeps(blocks, visit, sweeps=sweeps)
     return RoundRobin(blocks, visit)

@@ -25,8 +25,9 @@ class FusedSearch:
 
     @property
     def incumbent(self) -> Array:
-        """The present z (L, D): the mean of the members'."""
-        return np.asarray(np.mean([member.incumbent for member in self._members], axis=0))
+        """The present z (L, D): the mean of those of the members that have moved from the start."""
+        found = [member.incumbent for member in self._members]
+        return np.asarray(np.mean([z for z in found if z.any()] or found, axis=0))
 
     @property
     def uses_logits(self) -> bool:

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ValidationError
 
 from bbtune.errors import Fault, JobError, did_you_mean, hide_credentials
 from bbtune.presets import PRESETS
-from bbtune.spec import JobSpec, merged
+from bbtune.spec import JobSpec, MethodSpec, merged
 
 
 def load_job(path: str | Path, overrides: Sequence[str] = (), method: str | None = None) -> JobSpec:
@@ -50,15 +50,23 @@ def read_job(
     if not isinstance(raw, dict):
         raise JobError([Fault("", f"{path}: expected a mapping with task, backbone and budget, got {_kind(raw)}")])
     if method is not None:
-        given = raw.get("method")
-        kept = {key: given[key] for key in _OF_THE_LOSS if key in given} if isinstance(given, dict) else {}
-        raw["method"] = kept | {"optimizer": method}
+        raw = _with_method(raw, method)
     for override in overrides:
         _override(raw, override)
     return parse_job(raw)
 
 
 _OF_THE_LOSS = ("sigma", "alpha", "loss", "l2")  # what any optimizer is given
+
+
+def _with_method(raw: dict[str, Any], method: str) -> dict[str, Any]:
+    """A job with another search; prompt and budget stay, also those of its preset."""
+    given = raw.get("method")
+    preset = given.get("preset") if isinstance(given, dict) else None
+    whole = merged(PRESETS.get(preset, {}) if isinstance(preset, str) else {}, raw)
+    given = whole.get("method")
+    kept = {key: given[key] for key in _OF_THE_LOSS if key in given} if isinstance(given, dict) else {}
+    return whole | {"method": kept | {"optimizer": method}}
 
 
 # What stands for a required key that is missing or faulty while the rest of the job is judged.
@@ -103,18 +111,16 @@ def _combinations(spec: JobSpec, broken: set[str]) -> list[Fault]:
     limits = budget.model_dump()
     if sound("budget") and all(limit is None for limit in limits.values()):
         faults.append(Fault("budget", f"expected at least one of {', '.join(limits)}; got none"))
-    start = int(method.accept == "improves")
-    first = (2 if method.optimizer == "auto" else method.population) + start
-    rests_on = ("budget.evaluations", "method.population", "method.accept", "method.preset")
-    if sound(*rests_on) and budget.evaluations is not None and budget.evaluations < first:
-        faults.append(
-            Fault(
-                "budget.evaluations",
-                f"expected at least one generation, {first} evaluations (population {first - start}"
-                f"{' and the starting point' if start else ''}), got {budget.evaluations}; "
-                "raise the budget or lower method.population",
-            )
-        )
+    least = method.least_evaluations
+    rests_on = ("budget.evaluations", "method.population", "method.members", "method.accept", "method.preset")
+    if sound(*rests_on) and budget.evaluations is not None and budget.evaluations < least:
+        words = "" if method.optimizer == "auto" else f" (population {method.population}{_extras(method)})"
+        mend = "raise the budget" if method.optimizer == "auto" else "raise the budget or lower method.population"
+        expected = f"expected at least one generation, {least} evaluations{words}"
+        faults.append(Fault("budget.evaluations", f"{expected}, got {budget.evaluations}; {mend}"))
+    if sound("selection") and spec.selection.by == "last" and spec.selection.patience is not None:
+        why = "the latest prompt is always the one handed out"
+        faults.append(Fault("selection.patience", f"expected none with selection.by last, {why}; take metric or loss"))
     if sound("evaluators", "backbone.device") and spec.evaluators.count and cuda != (spec.evaluators.gpus > 0):
         faults.append(
             Fault(
@@ -239,3 +245,12 @@ def _yaml_fault(error: Exception) -> str:
 
 def _kind(value: Any) -> str:
     return "an empty file" if value is None else f"a {type(value).__name__}"
+
+
+def _extras(method: MethodSpec) -> str:
+    """What a first generation has beside its population, in words."""
+    extras = ["the starting point"] if method.accept == "improves" else []
+    if method.optimizer == "gauss-newton":
+        extras += ["the centre", "three steps"]
+    words = "".join(f" and {extra}" for extra in extras)
+    return words + (f", of {method.members} members each" if method.members > 1 else "")

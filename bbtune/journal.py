@@ -229,8 +229,8 @@ def _replayed(record: Record, z: NDArray[np.float64], split: Split) -> Scores:
     if record["split"] != split or record["z_sha256"] != z_digest(z):
         raise JournalError(
             f"replay asks for {split} scores of z {z_digest(z)[:12]}, the journal has {record['split']} scores of z "
-            f"{record['z_sha256'][:12]}; the code or a library has changed since: resume with the versions in the "
-            "journal's first line, or start a new run"
+            f"{record['z_sha256'][:12]}; the code, a library or the kind of processor has changed "
+            "since: resume with the versions in the journal's first line on the machine of the run, or start a new one"
         )
     return Scores(
         np.array(record["loss"]),

@@ -140,6 +140,12 @@ class MethodSpec(_Part):
     members: Annotated[int, Field(ge=1)] = 1
     l2: Annotated[float, Field(ge=0)] = 0.0
 
+    @property
+    def least_evaluations(self) -> int:
+        """Evaluations without which a search does not get anywhere: the start and a generation, of every member."""
+        generation = {"auto": 2, "gauss-newton": self.population + 4}.get(self.optimizer, self.population)
+        return self.members * (generation + int(self.accept == "improves"))
+
 
 class SelectionSpec(_Part):
     """Which prompt of a search is handed out, judged on dev; what is None goes by the optimizer."""

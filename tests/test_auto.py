@@ -25,9 +25,9 @@ def job(**parts: Any) -> JobSpec:
         ({"evaluations": 600}, 40),
         ({"evaluations": 100}, 12),
         ({"evaluations": 20}, 4),
-        ({"examples": 32 * 160}, 20),
-        ({"layer_forwards": 32 * 3 * 160}, 20),
-        ({"evaluations": 600, "examples": 32 * 160}, 20),
+        ({"examples": 32 * 162}, 20),  # dev, twice, has as many
+        ({"layer_forwards": 32 * 3 * 162}, 20),
+        ({"evaluations": 600, "examples": 32 * 162}, 20),
         ({"seconds": 60.0}, 40),
     ],
 )
@@ -55,6 +55,11 @@ def test_a_budget_of_a_few_calls_is_left_to_random_search():
 def test_it_never_probes_more_directions_than_there_are_numbers():
     spec, _ = resolve(job(prompt={"intrinsic_dim": 5}), Sizes(32, 32, (0, 2), 3))
     assert spec.method.population == 10
+
+
+def test_one_number_and_no_limit_but_time_give_a_job_that_runs():
+    spec, _ = resolve(job(budget={"seconds": 5.0}, prompt={"intrinsic_dim": 1}), Sizes(8, 8, (0,), 3))
+    assert spec.method.population == 2
 
 
 def test_what_the_job_says_stays():

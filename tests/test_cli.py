@@ -94,6 +94,8 @@ def test_another_method_replaces_the_search_of_the_job_and_says_what_it_picked(b
     kept = yaml.safe_load((tmp_path / "run" / "spec.yaml").read_text())["method"]
     assert (kept["optimizer"], kept["blocks"], kept["population"]) == ("gauss-newton", "joint", 5)
     assert (kept["loss"], kept["preset"]) == ("hinge", "default")
+    prompt = yaml.safe_load((tmp_path / "run" / "spec.yaml").read_text())["prompt"]
+    assert prompt["kind"] == ("offset" if preset == "paper-bbtv2" else "prefix")
     assert "stopped by budget.evaluations" in out
 
 

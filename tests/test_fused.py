@@ -54,6 +54,15 @@ def test_the_incumbent_is_the_mean_of_the_members():
     np.testing.assert_array_equal(fused.incumbent, (first + second) / 2)
 
 
+def test_a_member_that_has_not_moved_is_not_part_of_the_mean():
+    members = [member(0, "gauss-newton"), member(1, "gauss-newton")]
+    fused = FusedSearch(members)
+    while not members[0].incumbent.any():
+        play(fused, 1)
+    assert not members[1].incumbent.any()
+    np.testing.assert_array_equal(fused.incumbent, members[0].incumbent)
+
+
 def test_sizes_and_layers_are_known_before_the_ask():
     for size, first, proposal in play(FusedSearch([member(0, "gauss-newton"), member(1, "gauss-newton")]), 20):
         assert size == len(proposal.z)

@@ -502,8 +502,8 @@ def test_another_seed_than_the_recorded_one_stops_at_the_first_z_that_differs(
         drive(path, Evaluator(), LIMITS, partial(make_search, seed=1))
     text = str(caught.value)
     assert records[3]["z_sha256"][:12] in text  # the first two are of the starting point, which no seed changes
-    assert "the code or a library has changed since" in text
-    assert "resume with the versions in the journal's first line, or start a new run" in text
+    assert "the code, a library or the kind of processor has changed since" in text
+    assert "resume with the versions in the journal's first line on the machine of the run, or start a new one" in text
     assert path.read_bytes() == b"".join(lines[:-1])
 
 

@@ -591,3 +591,30 @@ def test_yaml_merge_keys_work(tmp_path):
     plain = load_job(path)
     path.write_text(path.read_text().replace("budget: &b {evaluations: 100}", "budget: {<<: {evaluations: 100}}"))
     assert load_job(path).spec_hash == plain.spec_hash
+
+
+@pytest.mark.parametrize(
+    ("method", "least", "words"),
+    [
+        ({"optimizer": "auto"}, 3, "raise the budget"),
+        ({"optimizer": "gauss-newton", "population": 10}, 15, "and the starting point and the centre and three steps"),
+        ({"optimizer": "spsa", "population": 5, "members": 3}, 18, "of 3 members each"),
+    ],
+)
+def test_a_budget_holds_the_start_and_a_generation_of_every_member(method, least, words):
+    for evaluations in (least - 1, least):
+        raw = {
+            "task": {"source": "builtin:support"},
+            "backbone": {"model": "package:x"},
+            "method": method,
+            "budget": {"evaluations": evaluations},
+        }
+        _, faults, _ = parse_job(raw)
+        assert bool(faults) == (evaluations < least)
+        assert all(words in str(fault) for fault in faults)
+
+
+def test_patience_is_refused_where_the_latest_is_handed_out():
+    raw = {"task": {"source": "builtin:support"}, "backbone": {"model": "package:x"}, "budget": {"evaluations": 100}}
+    _, faults, _ = parse_job(raw | {"selection": {"by": "last", "patience": 3}})
+    assert [fault.path for fault in faults] == ["selection.patience"]

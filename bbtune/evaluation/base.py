@@ -45,9 +45,8 @@ class Evaluator(Protocol):
 
         Args:
             deadline: on the clock of :func:`time.monotonic`; passing it raises DeadlineReached.
-            first: index, into the tuned layers, of the lowest layer in which the candidates may differ, or of a lone
-                one the lowest that differs from the last call on this split. The layers below need to run only once;
-                their states may be kept from an earlier call, if that had the same numbers there.
+            first: index, into the tuned layers, of the lowest layer in which the candidates may differ. The layers
+                below need to run only once; their states may be kept from a call that had the same numbers there.
         """
 
 

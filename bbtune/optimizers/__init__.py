@@ -43,7 +43,7 @@ def check_optimizer_name(name: str) -> None:
         if not asks_populations(short):
             raise OptimizerError(f"{name} asks one point at a time, expected one that asks populations")
     elif name not in OPTIMIZERS:
-        known = [*OPTIMIZERS, "nevergrad:NAME"]
+        known = ["auto", *OPTIMIZERS, "nevergrad:NAME"]
         raise OptimizerError(f"expected one of {known}, got {name!r}{did_you_mean(name, known)}")
 
 

@@ -17,6 +17,7 @@ _PROBE, _LONGEST_PROBE = 0.03, 0.3  # length of a probe, in units of a direction
 _RADIUS, _LEAST_RADIUS = 0.5, 1e-3  # of the first steps, and of the last
 _SHARES = np.array([2.0, 1.0, 0.5])  # of the radius, that the steps tried are long
 _SHRINK = 0.125  # where no step lowers the loss
+_RADIUS_ANEW = 0.06  # at least, where longer probes may see what shorter ones did not
 _PROBES_OF_A_PART = 5  # at least, on average: fewer would leave workers idle
 
 
@@ -29,7 +30,8 @@ class GaussNewton(AskTell):
     ``sqrt(slope^2 / cost)``, with the slope of the loss that the last iteration saw there. Then the minimisers of the
     loss of the linearised logits within twice, once and half the trust radius are scored for real. The best becomes the
     centre if it lowers the loss, and its length the radius. Otherwise the radius shrinks to an eighth, and is tried
-    once more; failing again, new probes are longer.
+    once more; failing again, new probes are twice as long, and half as long again after a success: rounding hides the
+    slopes from short ones.
 
     Raises:
         OptimizerError: without a structure, or when told scores without label logits.
@@ -83,8 +85,9 @@ class GaussNewton(AskTell):
         return self._counts[self._part] + (self._logits is None) if self.probing else len(self._steps)
 
     def stop_reasons(self) -> dict[str, object]:
-        """The trust radius, once it is so small that no step changes anything."""
-        return {"radius": self._radius} if self._radius < _LEAST_RADIUS else {}
+        """The trust radius, once it is so small that no step changes anything, and the longest probes see no other."""
+        done = self._radius < _LEAST_RADIUS and self._probe >= _LONGEST_PROBE and self.probing
+        return {"radius": self._radius} if done else {}
 
     def _ask(self) -> Array:
         if not self.probing:
@@ -99,14 +102,15 @@ class GaussNewton(AskTell):
         return probes if self._logits is not None else np.concatenate([self._centre[None], probes])
 
     def _tell(self, asked: Array, scores: Told, loss: Array) -> None:
-        if scores.logits is None:
-            raise OptimizerError("gauss-newton needs label logits (P, N, C), got scores without them; use another")
+        if scores.logits is None or not np.isfinite(scores.logits).all():
+            got = "none" if scores.logits is None else "some that are not finite"
+            raise OptimizerError(f"gauss-newton needs label logits (P, N, C), all finite, got {got}; use spsa")
         logits = np.asarray(scores.logits, dtype=np.float64)
-        if not self.probing:
-            self._move(asked, logits, loss)
-            return
         if self._logits is None:
             self._logits, self._loss, logits = logits[0], float(loss[0]), logits[1:]
+        if not self.probing:
+            self._move(asked, logits, loss, self._logits)
+            return
         self._slopes.append(((logits - self._logits) / self._probe).transpose(1, 2, 0))
         self._part += 1
         if not self.probing:
@@ -119,27 +123,30 @@ class GaussNewton(AskTell):
         self._counts = _shared_out(sum(self._counts), np.sqrt(np.array(steepness) / self._costs))
 
     def _plan_steps(self, logits: Array) -> None:
-        slopes, directions = np.concatenate(self._slopes, axis=2), np.concatenate(self._directions)
+        directions = np.concatenate(self._directions)
+        slopes = np.ascontiguousarray(np.concatenate(self._slopes, axis=2))
         square = self._l2 / (self.dim * self.sigma**2) * directions
         model = LogitModel(self._objective, logits, slopes, square @ self._centre, square @ directions.T)
         found = model.minima(_SHARES * self._radius)
         self._lengths = np.linalg.norm(found, axis=1)
         self._steps = found @ directions
 
-    def _move(self, asked: Array, logits: Array, loss: Array) -> None:
-        """Take the best step, if it is better than the centre."""
+    def _move(self, asked: Array, logits: Array, loss: Array, centre: Array) -> None:
+        """Take the best step, if it is better than the centre, whose label logits are ``centre``."""
         winner = int(loss.argmin())
-        better = loss[winner] < self._loss
-        if better:
+        if loss[winner] < self._loss:
             self._radius = float(self._lengths[winner])
+            self._probe = max(self._probe / 2, _PROBE)
             self._centre, self._logits, self._loss = asked[winner], logits[winner], float(loss[winner])
         else:
             self._radius *= _SHRINK
-            if not self._second_try and self._logits is not None:
+            if not self._second_try:
                 self._second_try = True
-                self._plan_steps(self._logits)
+                self._plan_steps(centre)
                 return
-            self._probe = min(2 * self._probe, _LONGEST_PROBE)
+            if self._probe < _LONGEST_PROBE:
+                self._probe = min(2 * self._probe, _LONGEST_PROBE)
+                self._radius = max(self._radius, _RADIUS_ANEW)
         self._second_try = False
         self._part, self._directions, self._slopes = 0, [], []
 

@@ -212,7 +212,7 @@ def test_the_radius_follows_the_step_taken_and_without_one_shrinks_twice_before_
     longer = (np.concatenate([now.asked for now in probes(optimizer, problem)]) - taken) / 0.06
     assert np.linalg.norm(longer, axis=1).mean() == pytest.approx(SIGMA * np.sqrt(DIM), rel=0.2)
     steps = generation(optimizer, problem).asked - taken
-    np.testing.assert_allclose(lengths(steps, longer), [2 / 64, 1 / 64, 0.5 / 64], rtol=1e-6)
+    np.testing.assert_allclose(lengths(steps, longer), [0.12, 0.06, 0.03], rtol=1e-6)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -220,12 +220,24 @@ def test_a_flat_problem_ends_with_the_radius_as_the_reason(kind: str) -> None:
     flat = make_problem(DIM, kind=kind)
     flat = Problem(flat.objective, lambda z: np.zeros((len(z), len(flat.objective.labels), 3)))
     optimizer = by_layers(flat)
-    for _ in range(2 * (LAYERS + 2)):
+    for _ in range(6 * (LAYERS + 2)):
         assert optimizer.stop_reasons() == {}
         assert np.isfinite(generation(optimizer, flat).asked).all()
         if optimizer.stop_reasons():
             break
-    assert optimizer.stop_reasons() == {"radius": pytest.approx(0.5 / 8**3)}
+    assert optimizer.stop_reasons() == {"radius": pytest.approx(0.06 / 8**2)}
+
+
+@pytest.mark.parametrize("digit", [0.05, 0.25])
+def test_longer_probes_see_through_the_rounding_of_the_logits(digit: float) -> None:
+    smooth = make_problem(DIM, bend=0.3)
+    rough = Problem(smooth.objective, lambda z: digit * np.round(smooth.logits(z) / digit))
+    optimizer = by_layers(rough)
+    for _ in range(60 * (LAYERS + 1)):
+        generation(optimizer, rough)
+        if optimizer.stop_reasons():
+            break
+    assert smooth.loss(optimizer.best) < 0.1 * smooth.loss(np.zeros(DIM))
 
 
 def test_at_the_minimum_it_ends_by_itself() -> None:
@@ -250,5 +262,14 @@ def test_scores_without_logits_are_refused_in_words() -> None:
     problem = make_problem(6)
     optimizer = gauss_newton(problem, 6, 8)
     loss = problem.scores(optimizer.ask()).loss
-    with pytest.raises(OptimizerError, match=r"gauss-newton needs label logits \(P, N, C\), got scores without them"):
+    with pytest.raises(OptimizerError, match=r"needs label logits \(P, N, C\), all finite, got none; use spsa"):
         optimizer.tell(Scored(loss))
+
+
+def test_logits_that_are_not_finite_are_refused_in_words() -> None:
+    problem = make_problem(6)
+    optimizer = gauss_newton(problem, 6, 8)
+    scores = problem.scores(optimizer.ask())
+    scores.logits[0, 0, 0] = -np.inf
+    with pytest.raises(OptimizerError, match="got some that are not finite"):
+        optimizer.tell(scores)
