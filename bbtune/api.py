@@ -43,7 +43,7 @@ def run(job: Job, out: str | Path | None = None, show: Show | None = None) -> Tu
         if journal.records:  # another process was quicker
             _refuse_used(folder)
         (folder / SPEC).write_text(spec.to_yaml(), encoding="utf-8")
-        journal.append(start_record(spec, task, card))
+        journal.append(start_record(plan, task, card))
         return Session(folder, journal, plan, task, show).finish()
 
 
@@ -76,7 +76,7 @@ def resume(folder: str | Path, evaluators: int | None = None, show: Show | None 
     with Journal(folder / JOURNAL) as journal:
         plan, task, card = make_plan(spec)
         check_memory(card, spec.backbone, max(1, spec.evaluators.count))
-        now = start_record(spec, task, card)
+        now = start_record(plan, task, card)
         if not journal.records:  # killed before the first line was whole
             journal.append(now)
         for difference in check_same_run(journal.records[0], now):

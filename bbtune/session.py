@@ -22,7 +22,7 @@ from bbtune.evaluation.local import LocalPool
 from bbtune.evaluation.ray_pool import RayPool
 from bbtune.journal import FORMAT, EndOfRecord, Journal, Record, Recorded, now_ms
 from bbtune.loop import Generation, Ledger, Limits, Stopped, run_search
-from bbtune.plan import Plan, tuned_layers
+from bbtune.plan import Plan
 from bbtune.plot import plot_run
 from bbtune.progress import Show
 from bbtune.prompts.space import layer_scales
@@ -105,8 +105,8 @@ class Session:
     def _describe(self, pool: Pool) -> None:
         """Say which path the evaluators take, and what memory; one answers for all."""
         if self._journal.find("stop") is None:
-            if self._plan.chosen:
-                self._say(f"method auto: {self._plan.chosen}")
+            if chosen := self._journal.records[0]["chosen"]:
+                self._say(f"method auto: {chosen}")
             self._say(f"each evaluator: {pool.run('describe', [()])[0]}")
 
     def _product(self) -> str:
@@ -170,8 +170,9 @@ def replayed_events(spec: JobSpec, records: Sequence[Record]) -> list[Generation
     return events
 
 
-def start_record(spec: JobSpec, task: Task, card: ModelCard) -> Record:
+def start_record(plan: Plan, task: Task, card: ModelCard) -> Record:
     """The first line of a journal: what the run is of, and what it is made with."""
+    spec = plan.spec
     return {
         "event": "start",
         "format": FORMAT,
@@ -181,9 +182,10 @@ def start_record(spec: JobSpec, task: Task, card: ModelCard) -> Record:
         "task_sha256": task.fingerprint,
         "model_sha256": card.fingerprint,
         "train_labels": label_array(task.train).tolist(),
-        "layers": list(tuned_layers(spec.prompt, card)),
+        "layers": list(plan.layers),
         "dev_size": len(task.dev),
-        "depth": card.layer_count,
+        "depth": plan.depth,
+        "chosen": plan.chosen,
         "versions": versions(),
         "git_commit": git_commit(),
         "unix_ms": now_ms(),
@@ -215,5 +217,7 @@ def run_card(spec: JobSpec, start: Record) -> RunCard:
     tags = {f"bbtune.version.{name}": version for name, version in start["versions"].items()}
     if start["git_commit"]:
         tags["mlflow.source.git.commit"] = start["git_commit"]
+    if start["chosen"]:
+        tags["bbtune.auto"] = start["chosen"]
     dataset = {"name": start["task"], "digest": start["task_sha256"][:32], "source": spec.task.source}
     return RunCard(start["uid"], spec, tags, dataset, start["unix_ms"])

@@ -69,6 +69,17 @@ _Word = Annotated[str, AfterValidator(_word)]
 DEFAULT_OPTIMIZER = "auto"
 
 
+def merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested mappings laid over each other; a copy."""
+    result: dict[str, Any] = {k: merged({}, v) if isinstance(v, Mapping) else v for k, v in under.items()}
+    for key, value in over.items():
+        below = result.get(key)
+        if isinstance(value, Mapping):
+            value = merged(below if isinstance(below, Mapping) else {}, value)
+        result[str(key)] = value
+    return result
+
+
 class _Part(BaseModel):
     # Inputs are hidden so that a refused password is not shown by pydantic's own error text either.
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, hide_input_in_errors=True)
@@ -124,7 +135,7 @@ class PromptSpec(_Part):
 
 
 class MethodSpec(_Part):
-    """How the search works; a preset gives the defaults."""
+    """How the search works; a preset gives the defaults, then what goes with the optimizer."""
 
     preset: PresetName = "default"
     optimizer: str = DEFAULT_OPTIMIZER
@@ -139,6 +150,13 @@ class MethodSpec(_Part):
     restarts: Annotated[int, Field(ge=0)] = 0
     members: Annotated[int, Field(ge=1)] = 1
     l2: Annotated[float, Field(ge=0)] = 0.0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_from_optimizer(cls, raw: Any) -> Any:
+        if not isinstance(raw, Mapping) or not isinstance(name := raw.get("optimizer", DEFAULT_OPTIMIZER), str):
+            return raw
+        return merged(OPTIMIZER_DEFAULTS.get(name, {}), raw)
 
     @property
     def least_evaluations(self) -> int:
@@ -192,7 +210,7 @@ class JobSpec(_Part):
     task: TaskSpec
     backbone: BackboneSpec
     prompt: PromptSpec = PromptSpec()
-    method: MethodSpec = MethodSpec(**OPTIMIZER_DEFAULTS[DEFAULT_OPTIMIZER])
+    method: MethodSpec = MethodSpec()
     selection: SelectionSpec = SelectionSpec()
     budget: BudgetSpec
     evaluators: EvaluatorsSpec = EvaluatorsSpec()
@@ -205,9 +223,7 @@ class JobSpec(_Part):
         if not isinstance(raw, Mapping) or not isinstance(method := raw.get("method", {}), Mapping):
             return raw
         preset = method.get("preset", "default")
-        job = merged(PRESETS.get(preset, {}) if isinstance(preset, str) else {}, raw)
-        name = job.get("method", {}).get("optimizer", DEFAULT_OPTIMIZER)
-        return merged({"method": OPTIMIZER_DEFAULTS.get(name, {}) if isinstance(name, str) else {}}, job)
+        return merged(PRESETS.get(preset, {}) if isinstance(preset, str) else {}, raw)
 
     @property
     def spec_hash(self) -> str:
@@ -219,14 +235,3 @@ class JobSpec(_Part):
     def to_yaml(self) -> str:
         """The whole job, defaults written out, as YAML."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
-
-
-def merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested mappings laid over each other; a copy."""
-    result: dict[str, Any] = {k: merged({}, v) if isinstance(v, Mapping) else v for k, v in under.items()}
-    for key, value in over.items():
-        below = result.get(key)
-        if isinstance(value, Mapping):
-            value = merged(below if isinstance(below, Mapping) else {}, value)
-        result[str(key)] = value
-    return result

@@ -173,7 +173,7 @@ class Cell:
         """Run or finish the search, and keep every incumbent with its dev scores."""
         plan = self._plan
         if not journal.records:
-            journal.append(start_record(plan.spec, self._task, self._card))
+            journal.append(start_record(plan, self._task, self._card))
         search = make_search(plan.spec, plan.sizes, label_array(plan.train))
         recorded = Recorded(self._evaluator, list(journal.records), journal, search.uses_logits)
         ledger = Ledger(Limits(**plan.spec.budget.model_dump()), plan.sizes)

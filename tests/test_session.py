@@ -11,7 +11,7 @@ import pytest
 from bbtune import api
 from bbtune.journal import Record, read_journal
 from bbtune.result import TuneResult
-from bbtune.session import replayed_events
+from bbtune.session import replayed_events, run_card
 
 DEPTH = 3
 
@@ -173,6 +173,17 @@ def test_label_logits_are_in_the_journal_where_the_search_reads_them(name, kept,
     for record in scores(tmp_path / "run"):
         shape = record["logits"] and record["logits"]["shape"]
         assert shape == ([len(record["loss"]), 8, 2] if kept and record["split"] == "train" else None)
+
+
+def test_what_auto_chose_and_why_is_in_the_record_and_a_resumed_run_keeps_it(make_job, tmp_path):
+    job = make_job("bert", method={"optimizer": "auto", "blocks": "joint"}, budget={"evaluations": 60})
+    with pytest.raises(KeyboardInterrupt):
+        api.run(job, tmp_path / "run", CutAt(2))
+    api.resume(tmp_path / "run")
+    start = read_journal(tmp_path / "run" / "journal.jsonl")[0]
+    assert start["chosen"].startswith("gauss-newton with 4 probes")
+    assert run_card(job, start).tags["bbtune.auto"] == start["chosen"]
+    assert "bbtune.auto" not in run_card(job, {**start, "chosen": ""}).tags
 
 
 def test_an_optimizer_that_ends_is_made_anew_and_the_run_ends_with_the_last(make_job, tmp_path):

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ValidationError
 from bbtune.errors import JobError
 from bbtune.jobfile import load_job, parse_job, read_job
 from bbtune.presets import PRESETS
-from bbtune.spec import JobSpec, TrackingSpec
+from bbtune.spec import JobSpec, MethodSpec, TrackingSpec
 
 JOB: dict[str, Any] = {
     "task": {"source": "builtin:support"},
@@ -325,6 +325,13 @@ def test_the_job_wins_over_its_preset() -> None:
     spec = parsed(changes)
     assert (spec.method.alpha, spec.prompt.layers, spec.budget.evaluations) == (0.9, [3], 50)
     assert (spec.method.optimizer, spec.prompt.tokens) == ("cma", 50)
+
+
+@pytest.mark.parametrize("name", ["auto", "gauss-newton", "spsa"])
+def test_what_goes_with_an_optimizer_is_filled_in_python_too(name: str) -> None:
+    assert (MethodSpec(optimizer=name).blocks, MethodSpec(optimizer=name, population=6).population) == ("joint", 6)
+    assert MethodSpec(optimizer="cma").blocks == "layerwise"
+    assert MethodSpec() == JobSpec(**{**JOB, "method": {}}).method
 
 
 def test_presets_are_not_changed_by_the_jobs_that_use_them() -> None:
