@@ -61,20 +61,18 @@ def load_cells(roots: Iterable[Path], seeds: Iterable[int]) -> Cells:
     """All cells that are there."""
     keys = [(task, seed, name) for task in TASKS for seed in seeds for name in NAMES]
     folders = [(key, root / "-".join(map(str, key))) for key in keys for root in roots]
-    return {
-        key: json.loads((folder / "cell.json").read_text()) | {"spent": _spent(folder / "journal.jsonl")}
-        for key, folder in folders
-        if (folder / "cell.json").is_file()
-    }
+    found = {key: folder for key, folder in folders if (folder / "cell.json").is_file()}
+    return {key: _cell(folder) for key, folder in found.items()}
 
 
-def _spent(journal: Path) -> int:
-    """Layer-forwards of a whole search; none of a reference."""
-    spent = 0
+def _cell(folder: Path) -> dict[str, Any]:
+    """What a cell says, and the layer-forwards of its whole search; none of a reference."""
+    cell = json.loads((folder / "cell.json").read_text())
+    journal, spent = folder.parent / cell.get("searched", folder.name) / "journal.jsonl", 0
     for line in journal.read_text().splitlines() if journal.is_file() else []:
         with suppress(ValueError):  # a last line that a crash tore
             spent += json.loads(line).get("layer_forwards", 0)
-    return spent
+    return cell | {"spent": spent}
 
 
 def at(cell: Mapping[str, Any], calls: int) -> dict[str, Any]:

@@ -30,7 +30,9 @@ def study() -> Any:
         sys.path[:] = before
 
 
-def write_cell(root: Path, name: str, tests: dict[int | None, str], spent: int = 0, every: int = 10) -> None:
+def write_cell(
+    root: Path, name: str, tests: dict[int | None, str], spent: int = 0, every: int = 10, searched: str | None = None
+) -> None:
     """A cell of ``tests``: which examples are right, by calls; found at once, ``every`` layer-forwards a call."""
     folder = root / name
     folder.mkdir(parents=True)
@@ -39,7 +41,8 @@ def write_cell(root: Path, name: str, tests: dict[int | None, str], spent: int =
         | {"dev": 0.5, "test": right.count("1") / len(right), "right": right}
         for calls, right in tests.items()
     ]
-    (folder / "cell.json").write_text(json.dumps({"name": name, "points": points, "seconds": 1.5}))
+    cell = {"name": name, "searched": searched or name, "points": points, "seconds": 1.5}
+    (folder / "cell.json").write_text(json.dumps(cell))
     if spent:
         lines = [json.dumps({"event": "start"}), json.dumps({"event": "scores", "layer_forwards": spent}), '{"torn']
         (folder / "journal.jsonl").write_text("\n".join(lines))
@@ -113,12 +116,18 @@ def test_curves_begin_at_zero_shot_and_end_at_the_least_that_was_spent(study: Mo
     write_cell(tmp_path, "sst-2-13-zero-shot", {None: "1000"})
     write_cell(tmp_path, "sst-2-13-paper-bbtv2", {100: "1100", 300: "1110", 600: "1111"}, spent=6000)
     write_cell(tmp_path, "sst-2-13-spsa", {100: "1100", 300: "1110", 600: "1111"}, spent=12000, every=20)
+    write_cell(tmp_path, "sst-2-13-spsa-by-loss", {100: "1100", 300: "1110", 600: "1111"}, 0, 20, "sst-2-13-spsa")
     found = study.quantities(study.load_cells([tmp_path], SEEDS))
     calls, forwards = found["curve against calls"], found["curve against layer-forwards"]
     expected = (100 * 25 + 200 * 50 + 300 * 75) / 600
-    assert calls == pytest.approx({("sst-2", 13, "paper-bbtv2"): expected, ("sst-2", 13, "spsa"): expected})
+    methods = ("paper-bbtv2", "spsa", "spsa-by-loss")
+    assert calls == pytest.approx({("sst-2", 13, method): expected for method in methods})
     assert forwards["sst-2", 13, "paper-bbtv2"] == pytest.approx(expected)
-    assert forwards["sst-2", 13, "spsa"] == pytest.approx((2000 * 25 + 4000 * 50) / 6000)
+    assert (
+        forwards["sst-2", 13, "spsa-by-loss"]
+        == forwards["sst-2", 13, "spsa"]
+        == pytest.approx((2000 * 25 + 4000 * 50) / 6000)
+    )
 
 
 def test_a_report_on_two_cells_says_what_is_missing(
