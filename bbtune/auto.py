@@ -9,6 +9,8 @@ from bbtune.spec import BudgetSpec, JobSpec
 
 _ROUNDS = 8  # of probes that the budget should hold, at least
 _LEAST_PROBES = 4  # fewer say too little of a step
+_STEPS = 6  # that a round tries at most
+_MANY, _PART = 128, 5  # examples from which on probes see so small a part of them, where texts and not calls are dear
 _BY, _AVERAGE = "loss", 3  # of the selection; docs/decisions.md has the figures
 _PROPER_BUDGET = 100  # evaluations; below, an estimate of the slope by losses alone does not get anywhere
 
@@ -24,18 +26,30 @@ def resolve(spec: JobSpec, sizes: Sizes, logits: bool = True) -> tuple[JobSpec, 
         return _changed(spec, {}, by="metric", average=1), ""
     calls = affordable_calls(spec.budget, sizes)
     known = f"{calls} evaluations" if calls is not None else "no limit but time"
-    numbers = len(sizes.layers) * spec.prompt.intrinsic_dim
     if logits and (calls is None or calls > 3 * _LEAST_PROBES):
-        most = max(2, min(spec.method.population, numbers))
-        probes = most if calls is None else max(2, min(most, max(_LEAST_PROBES, calls // _ROUNDS)))
-        why = f"gauss-newton with {probes} probes a round: the evaluator returns label logits, the budget is {known}"
-        return _changed(spec, {"optimizer": "gauss-newton", "blocks": "joint", "population": probes}), why
+        probes, part = _probes(spec, sizes, calls)
+        how = f"{probes} probes a round" + (f" on {part} examples each" if part else "")
+        why = f"gauss-newton with {how}: the evaluator returns label logits, the budget is {known}"
+        chosen = {"optimizer": "gauss-newton", "blocks": "joint", "population": probes, "probe_examples": part}
+        return _changed(spec, chosen), why
+    others = {"blocks": "joint", "probe_examples": None}
     if calls is None or calls >= _PROPER_BUDGET:
         why = f"spsa over all layers: the evaluator returns losses alone, the budget is {known}"
-        return _changed(spec, {"optimizer": "spsa", "blocks": "joint", "population": 11}), why
+        return _changed(spec, {**others, "optimizer": "spsa", "population": 11}), why
     population = max(2, min(20, calls - 1))
     why = f"random search: a budget of {known} is too small to learn from"
-    return _changed(spec, {"optimizer": "random", "blocks": "joint", "population": population}, average=1), why
+    return _changed(spec, {**others, "optimizer": "random", "population": population}, average=1), why
+
+
+def _probes(spec: JobSpec, sizes: Sizes, calls: int | None) -> tuple[int, int | None]:
+    """Probes of a round, and on how many examples each; None for all."""
+    most = max(2, min(spec.method.population, len(sizes.layers) * spec.prompt.intrinsic_dim))
+    probes = most if calls is None else max(2, min(most, max(_LEAST_PROBES, calls // _ROUNDS)))
+    given = spec.method.probe_examples
+    if given is not None or spec.budget.evaluations is not None or sizes.train < _MANY:
+        return probes, given
+    more = most if calls is None else min(most, (calls // _ROUNDS - _STEPS) * _PART)
+    return (more, sizes.train // _PART) if more >= probes else (probes, None)
 
 
 def affordable_calls(budget: BudgetSpec, sizes: Sizes) -> int | None:

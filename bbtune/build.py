@@ -39,7 +39,7 @@ def _member(spec: JobSpec, sizes: Sizes, labels: NDArray[np.int64], member: int)
 
     def make(block: int, size: int) -> Optimizer:
         costs = tuple(sizes.depth - layer for layer in blocks[block])
-        structure = Structure(Objective(labels, method.loss), costs, method.l2)
+        structure = Structure(Objective(labels, method.loss), costs, method.l2, method.probe_examples)
 
         def anew(restart: int) -> Optimizer:
             rng = generator(spec.seed, "optimizer", block, *([restart] if restart else []), *extra)

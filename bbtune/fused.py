@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from bbtune.objective import Rows
 from bbtune.optimizers.base import Array
 from bbtune.search import Proposal, Scored, Search
 
@@ -43,6 +44,11 @@ class FusedSearch:
     def next_first(self) -> int:
         """Lowest index, into z, of a layer in which the candidates of the next ask will differ."""
         return self._members[self._turn].next_first
+
+    @property
+    def next_rows(self) -> Rows | None:
+        """Train examples that the next ask is to be scored on; None for all."""
+        return self._members[self._turn].next_rows
 
     def ask(self) -> Proposal:
         """The next candidates, of the member whose turn it is."""

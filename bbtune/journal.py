@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from bbtune.errors import DeadlineReached, JournalError
 from bbtune.evaluation.base import Evaluator, Scores, Split
+from bbtune.objective import Rows
 
 FORMAT = 3
 Record = dict[str, Any]
@@ -160,30 +161,38 @@ class Recorded:
         last = max((record.get("elapsed_s", 0.0) for record in records), default=0.0)
         self._start = time.monotonic() - last
 
-    def evaluate(self, z: NDArray[np.float64], split: Split, deadline: float | None = None, first: int = 0) -> Scores:
+    def evaluate(
+        self,
+        z: NDArray[np.float64],
+        split: Split,
+        deadline: float | None = None,
+        first: int = 0,
+        rows: Rows | None = None,
+    ) -> Scores:
         """Scores of z (P, L, D), recorded or new.
 
         Args:
             deadline: on the clock of :func:`time.monotonic`.
             first: index of the lowest tuned layer in which the candidates may differ.
+            rows: examples of the split to score on; None for all.
 
         Raises:
-            JournalError: if the record at this place is of another z or split.
+            JournalError: if the record at this place is of another z, split or rows.
         """
         if self._next < len(self._past):
             self._next += 1
-            return _replayed(self._past[self._next - 1], z, split)
+            return _replayed(self._past[self._next - 1], z, split, rows)
         if self._stopped:  # only the budget of seconds stops a search before its next call
             raise DeadlineReached("the budget of seconds ended inside a generation")
         if self._evaluator is None:
             raise EndOfRecord
-        scores = self._evaluator.evaluate(z, split, deadline, first)
+        scores = self._evaluator.evaluate(z, split, deadline, first, rows)
         if deadline is not None and time.monotonic() > deadline:
             raise DeadlineReached("the budget of seconds ended inside a generation")
         scores = replace(scores, elapsed_s=self.elapsed_s(), unix_ms=now_ms())
         if self._journal is not None:
             kept = self._keep_logits and split == "train"
-            self._journal.append(_record(z, split, scores if kept else replace(scores, logits=None)))
+            self._journal.append(_record(z, split, rows, scores if kept else replace(scores, logits=None)))
         return scores
 
     def elapsed_s(self) -> float:
@@ -200,10 +209,11 @@ def now_ms() -> int:
     return int(time.time() * 1000)
 
 
-def _record(z: NDArray[np.float64], split: Split, scores: Scores) -> Record:
+def _record(z: NDArray[np.float64], split: Split, rows: Rows | None, scores: Scores) -> Record:
     return {
         "event": "scores",
         "split": split,
+        "rows": None if rows is None else list(rows),
         "z_sha256": z_digest(z),
         "loss": scores.loss.tolist(),
         "metric": scores.metric.tolist(),
@@ -225,12 +235,13 @@ def _unpacked(packed: Record) -> NDArray[np.float32]:
     return np.frombuffer(b64decode(packed["float32"]), dtype="<f4").reshape(packed["shape"])
 
 
-def _replayed(record: Record, z: NDArray[np.float64], split: Split) -> Scores:
-    if record["split"] != split or record["z_sha256"] != z_digest(z):
+def _replayed(record: Record, z: NDArray[np.float64], split: Split, rows: Rows | None) -> Scores:
+    asked = {"split": split, "rows": None if rows is None else list(rows), "z_sha256": z_digest(z)}
+    if any(record[key] != value for key, value in asked.items()):
         raise JournalError(
-            f"replay asks for {split} scores of z {z_digest(z)[:12]}, the journal has {record['split']} scores of z "
-            f"{record['z_sha256'][:12]}; the code, a library or the kind of processor has changed "
-            "since: resume with the versions in the journal's first line on the machine of the run, or start a new one"
+            f"replay asks for {_named(asked)}, the journal has {_named(record)}; the code, a library or the kind of "
+            "processor has changed since: resume with the versions in the journal's first line on the machine of the "
+            "run, or start a new one"
         )
     return Scores(
         np.array(record["loss"]),
@@ -241,3 +252,9 @@ def _replayed(record: Record, z: NDArray[np.float64], split: Split) -> Scores:
         record["elapsed_s"],
         record["unix_ms"],
     )
+
+
+def _named(record: Record) -> str:
+    """What scores are of, for a message."""
+    part = "" if record["rows"] is None else f" on {len(record['rows'])} examples"
+    return f"{record['split']} scores of z {record['z_sha256'][:12]}{part}"

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from bbtune.cost import Sizes
 from bbtune.errors import DeadlineReached
 from bbtune.evaluation.base import Evaluator, Scores
+from bbtune.objective import Rows
 from bbtune.search import Search
 from bbtune.selection import Judged, Selection
 
@@ -44,7 +45,8 @@ class Generation:
     Attributes:
         number: of calls on the train split so far; the first may be of the starting point alone.
         layers: that were searched, none before the first and at the starting point.
-        loss: lowest train loss of this generation, best_loss of all so far (None before the first).
+        loss: lowest train loss of this generation, None where not all examples were scored; best_loss of all so far,
+            None before the first.
         dev: of the incumbent, None where it is the same as before.
         dev_metric: of the selected incumbent.
     """
@@ -99,20 +101,22 @@ class Ledger:
         """Count the generation that the deadline cut off: it used up the seconds, though nothing came of it."""
         self.cost = replace(self.cost, seconds=self._limits.seconds or self.cost.seconds)
 
-    def refusal(self, candidates: int, first: int = 0) -> str | None:
+    def refusal(self, candidates: int, first: int = 0, rows: Rows | None = None) -> str | None:
         """The limit that a generation, and a judgement after it, would break.
 
         Args:
             candidates: of the generation; 0 for a judgement alone.
             first: index of the lowest tuned layer in which they may differ.
+            rows: train examples that they are scored on; None for all.
         """
         cost, limits, sizes = self.cost, self._limits, self._sizes
+        texts = sizes.train if rows is None else len(rows)
         if limits.evaluations is not None and cost.evaluations + candidates > limits.evaluations:
             return "budget.evaluations"
-        examples = candidates * sizes.train + sizes.dev
+        examples = candidates * texts + sizes.dev
         if limits.examples is not None and cost.examples + examples > limits.examples:
             return "budget.examples"
-        forwards = sizes.layer_forwards(sizes.train, candidates, first) + sizes.layer_forwards(sizes.dev, 1)
+        forwards = sizes.layer_forwards(texts, candidates, first) + sizes.layer_forwards(sizes.dev, 1)
         if limits.layer_forwards is not None and cost.layer_forwards + forwards > limits.layer_forwards:
             return "budget.layer_forwards"
         if limits.seconds is not None and cost.seconds >= limits.seconds:
@@ -145,16 +149,18 @@ def run_search(
                 number, layers, ledger.cost, scores.unix_ms, best, best_loss, metric, judged, selection.best.metric
             )
             reason = next(iter(search.stop_reasons()), None) or selection.stop_reason()
-            reason = reason or ledger.refusal(search.next_size, search.next_first)
+            reason = reason or ledger.refusal(search.next_size, search.next_first, search.next_rows)
             if reason is not None:
                 break
             proposal = search.ask()
-            scores = evaluator.evaluate(proposal.z, "train", ledger.deadline(), proposal.first)
+            scores = evaluator.evaluate(proposal.z, "train", ledger.deadline(), proposal.first, proposal.rows)
             search.tell(proposal, scores)
             ledger.spend(scores, evaluations=len(proposal.z))
             number, layers = number + 1, proposal.layers
-            best, metric = float(scores.loss.min()), float(scores.metric[scores.loss.argmin()])
-            best_loss = best if best_loss is None else min(best, best_loss)
+            best, metric = None, None
+            if proposal.rows is None:
+                best, metric = float(scores.loss.min()), float(scores.metric[scores.loss.argmin()])
+                best_loss = best if best_loss is None else min(best, best_loss)
     except DeadlineReached:
         reason = "budget.seconds"
         ledger.spend_all_seconds()

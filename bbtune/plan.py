@@ -177,7 +177,10 @@ def _schedule_faults(method: MethodSpec) -> list[Fault]:
     if models_logits and method.accept == "best-ever":
         why = f"most candidates of {method.optimizer} are probes"
         faults.append(Fault("method.accept", f"expected improves, {why}, got best-ever"))
-    elif method.accept == "best-ever" and method.schedule == "recent-gain":
+    if method.probe_examples is not None and not models_logits:
+        why = f"{method.optimizer} does not probe"
+        faults.append(Fault("method.probe_examples", f"expected none, {why}, got {method.probe_examples}"))
+    if method.accept == "best-ever" and method.schedule == "recent-gain" and not models_logits:
         why = "recent-gain needs to know what each layer gains"
         faults.append(Fault("method.accept", f"expected improves, {why}, got best-ever"))
     return faults

@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from bbtune.objective import Rows
 from bbtune.optimizers.base import Array, Optimizer, Told
 from bbtune.schedule import RoundRobin, Schedule
 
@@ -25,7 +26,7 @@ class Proposal:
     """Candidates z (P, L, D) that differ in one block; block None is the starting point alone, P = 1.
 
     ``layers`` are the model's layers of the block, ``first`` is the lowest index of the block in z. Of ``probing``
-    candidates none is taken up.
+    candidates none is taken up. ``rows`` are the train examples to score on, None for all.
     """
 
     block: int | None
@@ -33,6 +34,7 @@ class Proposal:
     layers: tuple[int, ...] = ()
     first: int = 0
     probing: bool = False
+    rows: Rows | None = None
 
 
 class Search(Protocol):
@@ -53,6 +55,10 @@ class Search(Protocol):
     @property
     def next_first(self) -> int:
         """Lowest index, into z, of a layer in which the candidates of the next ask will differ."""
+
+    @property
+    def next_rows(self) -> Rows | None:
+        """Train examples that the next ask is to be scored on; None for all."""
 
     def ask(self) -> Proposal:
         """The next candidates."""
@@ -175,16 +181,21 @@ class BlockSearch:
         block = self._schedule.block
         return min(self._blocks[block][self._optimizers[block].first :])
 
+    @property
+    def next_rows(self) -> Rows | None:
+        """Train examples that the next ask is to be scored on; None for all."""
+        return self._optimizers[self._schedule.block].rows if self._started else None
+
     def ask(self) -> Proposal:
         """The next candidates."""
         if not self._started:
             return Proposal(None, self._incumbent[None].copy())
         block = self._schedule.block
-        probing = self._optimizers[block].probing
+        probing, rows = self._optimizers[block].probing, self.next_rows
         asked = self._optimizers[block].ask()
         z = np.repeat(self._incumbent[None], len(asked), axis=0)
         z[:, self._blocks[block]] = asked.reshape(len(asked), len(self._blocks[block]), -1)
-        return Proposal(block, z, self._layers[block], self.next_first, probing)
+        return Proposal(block, z, self._layers[block], self.next_first, probing, rows)
 
     def tell(self, proposal: Proposal, scores: Scored) -> None:
         """Take the scores of a proposal."""

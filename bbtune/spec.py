@@ -150,6 +150,7 @@ class MethodSpec(_Part):
     restarts: Annotated[int, Field(ge=0)] = 0
     members: Annotated[int, Field(ge=1)] = 1
     l2: Annotated[float, Field(ge=0)] = 0.0
+    probe_examples: Annotated[int, Field(ge=1)] | None = None
 
     @model_validator(mode="before")
     @classmethod

@@ -38,10 +38,27 @@ def test_with_label_logits_it_is_gauss_newton_with_as_many_probes_as_the_budget_
     assert (spec.selection.by, spec.selection.average) == ("loss", 3)
 
 
+@pytest.mark.parametrize(
+    ("budget", "train", "probes", "part"),
+    [
+        ({"examples": 160 * 602}, 160, 40, 32),
+        ({"examples": 160 * 98}, 160, 30, 32),  # eight rounds of 30 / 5 + 6
+        ({"examples": 160 * 50}, 160, 6, None),  # steps alone would use it up
+        ({"seconds": 60.0}, 500, 40, 100),
+        ({"seconds": 60.0}, 127, 40, None),
+        ({"evaluations": 600, "seconds": 60.0}, 500, 40, None),  # a call is a call, however few its texts
+    ],
+)
+def test_of_many_examples_probes_see_a_part_where_texts_are_counted(budget, train, probes, part):
+    spec, why = resolve(job(budget=budget), Sizes(train, 32, (0, 1, 2), 3))
+    assert (spec.method.population, spec.method.probe_examples) == (probes, part)
+    assert (f" on {part} examples each" in why) == (part is not None)
+
+
 @pytest.mark.parametrize(("calls", "optimizer"), [(600, "spsa"), (99, "random"), (4, "random")])
 def test_with_losses_alone_it_goes_by_the_budget(calls, optimizer):
-    spec, why = resolve(job(budget={"evaluations": calls}), SIZES, logits=False)
-    assert spec.method.optimizer == optimizer
+    spec, why = resolve(job(budget={"evaluations": calls}, method={"probe_examples": 5}), SIZES, logits=False)
+    assert (spec.method.optimizer, spec.method.probe_examples) == (optimizer, None)
     assert optimizer.split("-")[0] in why
     assert spec.method.population + 1 <= calls
 
@@ -63,8 +80,9 @@ def test_one_number_and_no_limit_but_time_give_a_job_that_runs():
 
 
 def test_what_the_job_says_stays():
-    spec, _ = resolve(job(method={"population": 16, "loss": "hinge"}, selection={"average": 2, "by": "loss"}), SIZES)
-    assert (spec.method.population, spec.method.loss) == (16, "hinge")
+    method = {"population": 16, "loss": "hinge", "probe_examples": 9}
+    spec, _ = resolve(job(method=method, selection={"average": 2, "by": "loss"}), SIZES)
+    assert (spec.method.population, spec.method.loss, spec.method.probe_examples) == (16, "hinge", 9)
     assert (spec.selection.average, spec.selection.by) == (2, "loss")
 
 

@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from label_logits import make_problem
+from label_logits import Problem, make_problem
 
 from bbtune.cost import Sizes
 from bbtune.errors import DeadlineReached
 from bbtune.evaluation.base import Scores, Split
 from bbtune.loop import Cost, Generation, Ledger, Limits, Stopped, run_search
+from bbtune.objective import Rows
 from bbtune.optimizers import make_optimizer
 from bbtune.optimizers.base import Array
 from bbtune.optimizers.structure import Structure
@@ -54,7 +55,7 @@ class CountingEvaluator:
 
     dev_scores: DevScores = arbitrary
     loss: Callable[[Array], float] = bowl
-    logits: Callable[[Array], Any] | None = None
+    problem: Problem | None = None
     now: float = 0.0
     examples: int = 0
     train: list[Array] = field(default_factory=list)
@@ -63,14 +64,16 @@ class CountingEvaluator:
     calls: list[tuple[Split, int, Array]] = field(default_factory=list)
     forwards: int = 0
 
-    def evaluate(self, z: Array, split: Split, deadline: float | None = None, first: int = 0) -> Scores:
+    def evaluate(
+        self, z: Array, split: Split, deadline: float | None = None, first: int = 0, rows: Rows | None = None
+    ) -> Scores:
         if deadline is not None and self.now + len(z) > deadline:
             self.now = max(self.now, deadline)
             self.cut.append(split)
             raise DeadlineReached("the budget of seconds ended inside a generation")
         self.now += len(z)
         self.calls.append((split, first, z.copy()))
-        texts = TRAIN if split == "train" else DEV
+        texts = len(rows) if rows else TRAIN if split == "train" else DEV
         examples, forwards = len(z) * texts, ran(z, texts)
         self.examples += examples
         self.forwards += forwards
@@ -82,7 +85,10 @@ class CountingEvaluator:
             self.train += list(z.copy())
             loss = np.array([self.loss(one) for one in z])
             metric = -loss
-        logits = self.logits(z) if self.logits is not None and split == "train" else None
+        logits = None
+        if self.problem is not None and split == "train":
+            told = self.problem.scores(z.reshape(len(z), -1), rows)
+            loss, metric, logits = told.loss, -told.loss, told.logits
         return Scores(loss, metric, logits, examples, forwards, elapsed_s=self.now)
 
 
@@ -110,17 +116,15 @@ def make_search(
     return BlockSearch([[layer] for layer in range(LAYERS)], DIM, make, accept, schedule)
 
 
-def by_gauss_newton(population: int) -> tuple[BlockSearch, CountingEvaluator]:
-    """A joint search that models label logits, and who tells it those."""
-    problem = make_problem(LAYERS * DIM)
+def by_gauss_newton(population: int, examples: int | None = None) -> tuple[BlockSearch, CountingEvaluator]:
+    """A joint search that models label logits, with probes on all examples or some, and who tells it those."""
+    problem = make_problem(LAYERS * DIM, examples=TRAIN)
+    structure = Structure(problem.objective, (5, 4), probe_examples=examples)
 
     def make(block: int, size: int) -> Any:
-        return make_optimizer("gauss-newton", size, population, 0.3, generator(0), Structure(problem.objective, (5, 4)))
+        return make_optimizer("gauss-newton", size, population, 0.3, generator(0), structure)
 
-    evaluator = CountingEvaluator(
-        loss=lambda z: problem.loss(z.ravel()), logits=lambda z: problem.scores(z.reshape(len(z), -1)).logits
-    )
-    return BlockSearch([list(range(LAYERS))], DIM, make, Improves()), evaluator
+    return BlockSearch([list(range(LAYERS))], DIM, make, Improves()), CountingEvaluator(problem=problem)
 
 
 def play(search: BlockSearch, evaluator: CountingEvaluator, limits: Limits) -> Played:
@@ -209,6 +213,20 @@ def test_generations_that_only_explore_are_not_judged_on_dev() -> None:
     assert sum(probing) > 4
     assert not any(event.dev for event, only in zip(played.events, probing, strict=True) if only)
     assert sum(event.dev is not None for event in played.events) > 3
+
+
+def test_losses_on_a_part_of_the_examples_are_not_among_those_of_the_run() -> None:
+    search, evaluator = by_gauss_newton(population=10, examples=2)
+    whole, parts = play(search, evaluator, Limits(examples=60 * TRAIN)), 0
+    assert whole.stopped.reason == "budget.examples"
+    assert whole.stopped.cost.examples == evaluator.examples
+    assert whole.stopped.cost.layer_forwards == evaluator.forwards
+    assert evaluator.problem is not None
+    for event, z in zip(whole.events[1:], whole.incumbents[1:], strict=True):
+        parts += event.loss is None
+        assert (event.loss is None) == (event.train_metric is None)
+        assert event.best_loss == pytest.approx(evaluator.problem.loss(z.ravel()), rel=1e-5)
+    assert parts > 4
 
 
 def test_a_search_by_recent_gain_holds_its_budget_of_layer_forwards_and_uses_all_layers() -> None:

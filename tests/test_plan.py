@@ -119,6 +119,11 @@ def test_the_place_is_not_judged_by_a_kind_that_is_at_fault(make_job):
             ["method.accept: expected improves, recent-gain needs to know what each layer gains, got best-ever"],
         ),
         ({"schedule": "recent-gain"}, []),
+        ({**MODEL_ALL, "probe_examples": 4}, []),
+        (
+            {"optimizer": "cma", "probe_examples": 4},
+            ["method.probe_examples: expected none, cma does not probe, got 4"],
+        ),
         ({"optimizer": "cma-vkd", "schedule": "whole-sweeps"}, []),
     ],
 )

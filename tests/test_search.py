@@ -12,6 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from label_logits import Scored, make_problem
 
+from bbtune.objective import Rows
 from bbtune.optimizers import OPTIMIZERS, make_optimizer
 from bbtune.optimizers.base import Array
 from bbtune.optimizers.structure import Structure
@@ -71,6 +72,7 @@ class Scripted:
     probing: bool = False
     uses_logits: bool = False
     first: int = 0
+    rows: Rows | None = None
 
     @property
     def population_size(self) -> int:

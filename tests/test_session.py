@@ -42,10 +42,12 @@ class FakePool:
     def _describe(self) -> str:
         return "a path, and its memory"
 
-    def _candidates(self, z: Any, split: str, first: int) -> Any:
+    def _candidates(self, z: Any, split: str, first: int, rows: Any) -> Any:
         self.groups.append((len(z), split, first))
-        rows = np.arange(self._sizes[split])[None, :, None]
-        return (np.sin(rows + z.sum(axis=(1, 2))[:, None, None]) * np.array([1.0, -1.0])).astype(np.float32)
+        places = np.arange(self._sizes[split]) if rows is None else np.array(rows)
+        return (np.sin(places[None, :, None] + z.sum(axis=(1, 2))[:, None, None]) * np.array([1.0, -1.0])).astype(
+            np.float32
+        )
 
     def _label_logits(self, z: Any, examples: Any) -> Any:
         return np.zeros((len(examples), 2), dtype=np.float32)
@@ -142,6 +144,7 @@ def test_whole_sweeps_that_need_the_starting_point_leave_room_for_it(make_job, t
 
 NEW_SEARCHES = {
     "gauss-newton": {"optimizer": "gauss-newton", "blocks": "joint", "population": 9},
+    "on a part of the examples": {"optimizer": "gauss-newton", "population": 9, "probe_examples": 2, "blocks": "joint"},
     "with restarts": {"optimizer": "gauss-newton", "blocks": "joint", "restarts": 2},
     "recent-gain": {"schedule": "recent-gain", "generations_per_visit": 2},
     "one-plus-lambda": {"optimizer": "one-plus-lambda"},

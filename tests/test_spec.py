@@ -396,6 +396,7 @@ DECISIVE = {
     "method.generations_per_visit": 2,
     "method.restarts": 1,
     "method.members": 2,
+    "method.probe_examples": 20,
     "method.l2": 0.1,
     "selection.by": "loss",
     "selection.average": 3,

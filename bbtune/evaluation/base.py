@@ -9,6 +9,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from bbtune.objective import Rows
 from bbtune.task.metrics import Metric
 
 Split = Literal["train", "dev"]
@@ -16,7 +17,7 @@ Split = Literal["train", "dev"]
 
 @dataclass(frozen=True)
 class Scores:
-    """What one call of an evaluator returns for P candidates.
+    """What one call of an evaluator returns for P candidates on N examples.
 
     Attributes:
         loss: (P,), mean over examples.
@@ -40,13 +41,21 @@ class Scores:
 class Evaluator(Protocol):
     """Scores candidates on the train or dev split; the test split cannot be reached through it."""
 
-    def evaluate(self, z: NDArray[np.float64], split: Split, deadline: float | None = None, first: int = 0) -> Scores:
-        """Scores of z (P, L, D), which depend on z and split alone.
+    def evaluate(
+        self,
+        z: NDArray[np.float64],
+        split: Split,
+        deadline: float | None = None,
+        first: int = 0,
+        rows: Rows | None = None,
+    ) -> Scores:
+        """Scores of z (P, L, D), which depend on z, split and rows alone.
 
         Args:
             deadline: on the clock of :func:`time.monotonic`; passing it raises DeadlineReached.
             first: index, into the tuned layers, of the lowest layer in which the candidates may differ. The layers
                 below need to run only once; their states may be kept from a call that had the same numbers there.
+            rows: examples of the split to score on; None for all.
         """
 
 

@@ -21,6 +21,7 @@ from bbtune.backbone.prompted import Prompts
 from bbtune.backbone.sources import read_model_card
 from bbtune.backbone.stack import Texts
 from bbtune.errors import EvaluationError
+from bbtune.objective import Rows
 from bbtune.plan import Plan
 from bbtune.prompts.space import PromptSpace, prefix_bases
 from bbtune.task.task import Example
@@ -58,6 +59,7 @@ class Worker:
         self._path = choose_path(self._model, self._encoder, Products(product, weights))
         self._space = self._prompt_space()
         self._splits: dict[str, Prepared] = {}
+        self._part: tuple[str, Rows, Prepared] | None = None  # of a split; the last one asked for
         self._head = self._label_head()
         # Candidates of one forward, halved when memory runs out. One fills the products of a CPU.
         self._most = 1 if self._model.device.type == "cpu" else spec.method.population
@@ -66,7 +68,8 @@ class Worker:
     def describe(self) -> str:
         """The path that candidates take through the model and the memory it takes, found out by a first one."""
         self._first_candidate()
-        kept = sum(held(texts) for texts, _ in self._splits.values())
+        parts = [self._part[2]] if self._part else []
+        kept = sum(held(texts) for texts, _ in [*self._splits.values(), *parts])
         model = held(list(self._model.model.parameters()))
         work = max(0, used_memory(self._model.device) - self._loaded - kept)  # calibration's, too
         return (
@@ -103,35 +106,39 @@ class Worker:
             stds[0] = float(self._model.embeddings.double().std(unbiased=False))
         return np.asarray(stds[list(self._plan.layers)])
 
-    def candidates(self, z: NDArray[np.float64], split: str, first: int) -> NDArray[np.float32]:
+    def candidates(
+        self, z: NDArray[np.float64], split: str, first: int, rows: Rows | None = None
+    ) -> NDArray[np.float32]:
         """Label logits (P, N, C) of scaled z (P, L, D) on the train or dev split.
 
         Args:
             first: index of the lowest tuned layer whose numbers differ between the candidates. The states that enter
                 it are kept for the next call that has the same numbers below.
+            rows: examples of the split; None for all.
 
         Raises:
             EvaluationError: if memory does not even hold one candidate.
         """
         prompts = [self._space.prompts(one) for one in z]
-        while (found := self._tried(prompts, split, self._plan.layers[first])) is None:
+        while (found := self._tried(prompts, split, rows, self._plan.layers[first])) is None:
             # Memory ran out. What the failed forward held is free only here, behind the handler of its error.
             self._most = min(self._most, len(prompts)) // 2
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
         return found
 
-    def _tried(self, prompts: Sequence[Prompts], split: str, layer: int) -> NDArray[np.float32] | None:
+    def _tried(
+        self, prompts: Sequence[Prompts], split: str, rows: Rows | None, layer: int
+    ) -> NDArray[np.float32] | None:
         """Label logits of candidates, so many at a time as memory has held so far; None where it did not."""
         with _memory_in_words():
-            if split not in self._splits:
-                self._splits[split] = self._prepared(getattr(self._plan, split))
+            texts = self._texts(split, rows)
             if min(self._most, len(prompts)) <= 1:
-                found = [self._logits(self._splits[split], [one], layer) for one in prompts]
+                found = [self._logits(texts, [one], layer) for one in prompts]
                 return np.concatenate(found)
         parts = chunks(len(prompts), self._most)
         try:
-            return np.concatenate([self._logits(self._splits[split], prompts[some], layer) for some in parts])
+            return np.concatenate([self._logits(texts, prompts[some], layer) for some in parts])
         except RuntimeError as error:
             if not _is_out_of_memory(error):
                 raise
@@ -144,6 +151,8 @@ class Worker:
             if getattr(self._plan, split):
                 for first in sorted({0, min(1, len(self._plan.layers) - 1)}):  # the most that is kept: of two layers
                     self.candidates(z, split, first)
+        if part := self._plan.spec.method.probe_examples:
+            self.candidates(z, "train", 0, tuple(range(min(part, len(self._plan.train)))))
 
     def label_logits(self, z: NDArray[np.float64] | None, examples: Sequence[Example]) -> NDArray[np.float32]:
         """Label logits (N, C) of any examples; z None is the untouched model with the prompt text in words, if any."""
@@ -154,6 +163,18 @@ class Worker:
         with _memory_in_words():
             states = self._path.read_once(rows, tokens, self._space.sets and tokens > 0, prompts)
             return np.asarray(self._ordered(states, order)[0])
+
+    def _texts(self, split: str, rows: Rows | None) -> Prepared:
+        """A whole split, kept for the life of the worker, or a part of it, kept until another is asked for."""
+        examples: Sequence[Example] = getattr(self._plan, split)
+        if rows is None:
+            if split not in self._splits:
+                self._splits[split] = self._prepared(examples)
+            return self._splits[split]
+        if self._part is None or self._part[:2] != (split, rows):
+            self._part = None  # so that memory holds one
+            self._part = split, rows, self._prepared([examples[i] for i in rows])
+        return self._part[2]
 
     def _prepared(self, examples: Sequence[Example]) -> Prepared:
         rows, order = _sorted(self._encoder, examples)

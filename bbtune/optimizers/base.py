@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController
 
 from bbtune.errors import OptimizerError
+from bbtune.objective import Rows
 from bbtune.optimizers.structure import Structure
 
 Array = NDArray[np.float64]
@@ -46,8 +47,12 @@ class Optimizer(Protocol):
         """Whether the next generation only explores: none of its candidates is meant to be taken up."""
 
     @property
+    def rows(self) -> Rows | None:
+        """Train examples that the next generation is to be scored on; None for all."""
+
+    @property
     def best(self) -> Array:
-        """The point (D,) with the lowest loss told so far; 0 before the first tell."""
+        """The point (D,) with the lowest loss on all examples told so far; 0 before the first tell."""
 
     def ask(self) -> Array:
         """Candidates (P, D), read-only."""
@@ -108,8 +113,13 @@ class AskTell(ABC):
         return False
 
     @property
+    def rows(self) -> Rows | None:
+        """Train examples that the next generation is to be scored on; None for all."""
+        return None
+
+    @property
     def best(self) -> Array:
-        """The point (D,) with the lowest loss told so far; 0 before the first tell."""
+        """The point (D,) with the lowest loss on all examples told so far; 0 before the first tell."""
         return self._best
 
     def ask(self) -> Array:
@@ -142,7 +152,7 @@ class AskTell(ABC):
             raise OptimizerError(f"expected finite losses, got {loss.tolist()}")
         asked, self._asked = self._asked, None
         winner = int(loss.argmin())
-        if loss[winner] < self._best_loss:
+        if self.rows is None and loss[winner] < self._best_loss:
             self._best, self._best_loss = read_only(asked[winner].copy()), float(loss[winner])
         with _one_thread():
             self._tell(asked, scores, loss)

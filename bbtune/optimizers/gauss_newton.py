@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from bbtune.errors import OptimizerError
+from bbtune.objective import Rows
 from bbtune.optimizers.base import Array, AskTell, Told
 from bbtune.optimizers.logit_model import LogitModel
 from bbtune.optimizers.structure import Structure
@@ -33,6 +34,10 @@ class GaussNewton(AskTell):
     once more; failing again, new probes are twice as long, and half as long again after a success: rounding hides the
     slopes from short ones.
 
+    With ``structure.probe_examples`` the probes of an iteration are scored on as many random examples, in proportion
+    from every label, and the model is of their loss; steps are always scored on all. Failing twice, the next probes see
+    twice as many.
+
     Raises:
         OptimizerError: without a structure, or when told scores without label logits.
     """
@@ -53,6 +58,7 @@ class GaussNewton(AskTell):
                 "gauss-newton needs the labels of the train examples, got none; pass structure to make_optimizer()"
             )
         self._objective, self._l2 = structure.objective, structure.l2
+        self._examples = structure.probe_examples or len(structure.objective.labels)
         layers = np.arange(len(structure.costs))
         parts = np.array_split(layers, max(1, min(len(layers), population_size // _PROBES_OF_A_PART)))
         width = dim // len(layers)
@@ -68,6 +74,7 @@ class GaussNewton(AskTell):
         self._slopes: list[Array] = []  # (N, C, m_g) of each part
         self._steps, self._lengths = np.empty((0, dim)), np.empty(0)  # (k, D), and in units of a direction (k,)
         self._second_try = False
+        self._rows = self._drawn_rows()  # that probes are scored on
 
     @property
     def first(self) -> int:
@@ -81,8 +88,15 @@ class GaussNewton(AskTell):
 
     @property
     def population_size(self) -> int:
-        """Candidates of the next generation: probes of a part, at first with the centre; or steps."""
-        return self._counts[self._part] + (self._logits is None) if self.probing else len(self._steps)
+        """Candidates of the next generation: at first the centre alone; then probes of a part, or steps."""
+        if self._logits is None:
+            return 1
+        return self._counts[self._part] if self.probing else len(self._steps)
+
+    @property
+    def rows(self) -> Rows | None:
+        """Train examples that the next generation is to be scored on; None for all."""
+        return self._rows if self.probing and self._logits is not None else None
 
     def stop_reasons(self) -> dict[str, object]:
         """The trust radius, once it is so small that no step changes anything, and the longest probes see no other."""
@@ -90,6 +104,8 @@ class GaussNewton(AskTell):
         return {"radius": self._radius} if done else {}
 
     def _ask(self) -> Array:
+        if self._logits is None:
+            return self._centre[None]
         if not self.probing:
             return self._centre + self._steps
         span = self._spans[self._part]
@@ -98,8 +114,7 @@ class GaussNewton(AskTell):
         scale = self.sigma * np.sqrt(self.dim / width)  # directions are equally long in all parts
         directions[:, span] = scale * self._rng.standard_normal((len(directions), width))
         self._directions.append(directions)
-        probes = self._centre + self._probe * directions
-        return probes if self._logits is not None else np.concatenate([self._centre[None], probes])
+        return self._centre + self._probe * directions
 
     def _tell(self, asked: Array, scores: Told, loss: Array) -> None:
         if scores.logits is None or not np.isfinite(scores.logits).all():
@@ -107,26 +122,44 @@ class GaussNewton(AskTell):
             raise OptimizerError(f"gauss-newton needs label logits (P, N, C), all finite, got {got}; use spsa")
         logits = np.asarray(scores.logits, dtype=np.float64)
         if self._logits is None:
-            self._logits, self._loss, logits = logits[0], float(loss[0]), logits[1:]
+            self._logits, self._loss = logits[0], float(loss[0])
+            return
         if not self.probing:
             self._move(asked, logits, loss, self._logits)
             return
-        self._slopes.append(((logits - self._logits) / self._probe).transpose(1, 2, 0))
+        seen = self._seen(self._logits)
+        self._slopes.append(((logits - seen) / self._probe).transpose(1, 2, 0))
         self._part += 1
         if not self.probing:
-            self._share_probes(self._logits)
-            self._plan_steps(self._logits)
+            self._share_probes(seen)
+            self._plan_steps(seen)
+
+    def _seen(self, logits: Array) -> Array:
+        """Of the label logits (N, C), those of the examples that probes are scored on."""
+        return logits if self._rows is None else logits[list(self._rows)]
+
+    def _drawn_rows(self) -> Rows | None:
+        """Examples for the probes of an iteration; None for all."""
+        labels = self._objective.labels
+        if self._examples >= len(labels):
+            return None
+        order = self._rng.permutation(len(labels))
+        order = order[np.argsort(labels[order], kind="stable")]
+        places = (np.arange(self._examples) + self._rng.random()) * len(labels) / self._examples
+        return tuple(sorted(int(i) for i in order[places.astype(int)]))
 
     def _share_probes(self, logits: Array) -> None:
         """Of the next iteration: more for parts where the loss is steep and candidates are cheap."""
-        steepness = [(self._objective.expanded(logits, s)[0] ** 2).mean() for s in self._slopes]
+        objective = self._objective.of(self._rows)
+        steepness = [(objective.expanded(logits, s)[0] ** 2).mean() for s in self._slopes]
         self._counts = _shared_out(sum(self._counts), np.sqrt(np.array(steepness) / self._costs))
 
     def _plan_steps(self, logits: Array) -> None:
+        objective = self._objective.of(self._rows)
         directions = np.concatenate(self._directions)
         slopes = np.ascontiguousarray(np.concatenate(self._slopes, axis=2))
         square = self._l2 / (self.dim * self.sigma**2) * directions
-        model = LogitModel(self._objective, logits, slopes, square @ self._centre, square @ directions.T)
+        model = LogitModel(objective, logits, slopes, square @ self._centre, square @ directions.T)
         found = model.minima(_SHARES * self._radius)
         self._lengths = np.linalg.norm(found, axis=1)
         self._steps = found @ directions
@@ -142,13 +175,15 @@ class GaussNewton(AskTell):
             self._radius *= _SHRINK
             if not self._second_try:
                 self._second_try = True
-                self._plan_steps(centre)
+                self._plan_steps(self._seen(centre))
                 return
+            self._examples *= 2
             if self._probe < _LONGEST_PROBE:
                 self._probe = min(2 * self._probe, _LONGEST_PROBE)
                 self._radius = max(self._radius, _RADIUS_ANEW)
         self._second_try = False
         self._part, self._directions, self._slopes = 0, [], []
+        self._rows = self._drawn_rows()
 
 
 def _shared_out(count: int, weights: Array) -> list[int]:

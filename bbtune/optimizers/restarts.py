@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from bbtune.objective import Rows
 from bbtune.optimizers.base import Array, Optimizer, Told, read_only
 
 
@@ -47,8 +48,13 @@ class Restarts:
         return self._optimizer.probing
 
     @property
+    def rows(self) -> Rows | None:
+        """Train examples that the next generation is to be scored on; None for all."""
+        return self._optimizer.rows
+
+    @property
     def best(self) -> Array:
-        """The point (D,) with the lowest loss told so far, before restarts too; 0 before the first tell."""
+        """The point (D,) with the lowest loss on all examples told so far, restarts or not; 0 before the first tell."""
         return self._best
 
     def ask(self) -> Array:
@@ -58,9 +64,10 @@ class Restarts:
 
     def tell(self, scores: Told) -> None:
         """Take the scores of the last ask, and begin anew if they end the optimizer."""
+        partial = self.rows is not None
         self._optimizer.tell(scores)
         winner = int(scores.loss.argmin())
-        if scores.loss[winner] < self._best_loss:
+        if not partial and scores.loss[winner] < self._best_loss:
             self._best, self._best_loss = read_only(self._asked[winner].copy()), float(scores.loss[winner])
         if self._made < self._restarts and self._optimizer.stop_reasons():
             self._made += 1

@@ -15,8 +15,10 @@ class Structure:
         objective: loss of the train examples' label logits.
         costs: of each layer of z, bottom-up: layers of the model that run for a candidate that differs from it upwards.
         l2: half of it times the mean square of z, in steps of sigma, is part of the losses told.
+        probe_examples: train examples that a probe may be scored on, at least; None for all.
     """
 
     objective: Objective
     costs: tuple[int, ...] = (1,)
     l2: float = 0.0
+    probe_examples: int | None = None

@@ -86,6 +86,19 @@ def test_the_trace_is_the_same_when_actors_are_killed(count, reference, make_job
     assert result.scores == reference[1].scores
 
 
+def test_probes_on_a_part_of_the_examples_leave_the_same_trace_on_actors_that_are_killed(make_job, tmp_path):
+    method = {"optimizer": "gauss-newton", "blocks": "joint", "population": 9, "probe_examples": 2}
+    found = []
+    for count in (0, 2):
+        job = make_job("bert", method=method, evaluators={"count": count}, budget={"evaluations": 60})
+        saboteur = Saboteur(2, 5)
+        api.run(job, tmp_path / f"{count}", saboteur if count else None)
+        found.append(trace(tmp_path / f"{count}"))
+    assert len(saboteur.killed) == 2
+    assert found[0] == found[1]
+    assert any(record["rows"] for record in read_journal(tmp_path / "0" / "journal.jsonl") if "rows" in record)
+
+
 def test_an_actor_killed_inside_a_generation_loses_nothing(make_job):
     plan, _, _ = make_plan(make_job("llama", evaluators={"count": 2}))
     z = np.random.default_rng(0).standard_normal((60, 3, 6))

@@ -50,6 +50,21 @@ def test_a_forward_that_finds_no_room_is_halved_and_that_is_remembered(worker):
     assert path.sizes == [1, 1, 1, 1]
 
 
+@pytest.mark.parametrize("family", ["bert", "gpt2", "llama"])
+def test_a_part_of_a_split_is_scored_as_in_the_whole_and_whatever_was_asked_before(family, make_job):
+    plan, _, _ = make_plan(make_job(family))
+    worker, z = Worker(plan), np.random.default_rng(0).standard_normal((3, 3, 6))
+    z[:, 0] = z[0, 0]
+    whole = worker.candidates(z, "train", 1)
+    expected = {}
+    for rows in [(0, 3, 6), (1, 2), (7,)]:
+        expected[rows] = Worker(plan).candidates(z, "train", 1, rows)
+        assert np.abs(expected[rows] - whole[:, list(rows)]).max() < 1e-5
+    for rows in [*expected, *reversed(expected)]:
+        assert worker.candidates(z, "train", 1, rows).tobytes() == expected[rows].tobytes()
+        assert worker.candidates(z, "train", 1).tobytes() == whole.tobytes()
+
+
 def test_memory_for_not_even_one_candidate_is_said_in_words(worker):
     worker._path, worker._most = Cramped(worker._path, 0), 4
     with pytest.raises(EvaluationError, match="memory does not hold one candidate"):

@@ -10,6 +10,7 @@ from label_logits import Problem, Scored, make_problem
 from scipy.optimize import minimize
 
 from bbtune.errors import OptimizerError
+from bbtune.objective import Rows
 from bbtune.optimizers import make_optimizer
 from bbtune.optimizers.base import Array
 from bbtune.optimizers.gauss_newton import GaussNewton
@@ -20,8 +21,11 @@ DIM = LAYERS * WIDTH
 KINDS = ["cross-entropy", "hinge"]
 
 
-def gauss_newton(problem: Problem, dim: int, population: int, costs: tuple[int, ...] = (1,)) -> GaussNewton:
-    return GaussNewton(dim, population, SIGMA, np.random.default_rng(0), Structure(problem.objective, costs))
+def gauss_newton(
+    problem: Problem, dim: int, population: int, costs: tuple[int, ...] = (1,), examples: int | None = None
+) -> GaussNewton:
+    structure = Structure(problem.objective, costs, probe_examples=examples)
+    return GaussNewton(dim, population, SIGMA, np.random.default_rng(0), structure)
 
 
 def by_layers(problem: Problem, costs: tuple[int, ...] = (4, 3, 2, 1)) -> GaussNewton:
@@ -36,13 +40,14 @@ class Generation:
     asked: Array
     probing: bool
     first: int
+    rows: Rows | None
 
 
 def generation(optimizer: GaussNewton, problem: Problem, worse: float = 0.0) -> Generation:
     """One ask and tell; the losses are told so much higher."""
-    said = optimizer.probing, optimizer.first
+    said = optimizer.probing, optimizer.first, optimizer.rows
     asked = optimizer.ask()
-    scores = problem.scores(asked)
+    scores = problem.scores(asked, optimizer.rows)
     optimizer.tell(Scored(scores.loss + worse, scores.logits))
     return Generation(asked, *said)
 
@@ -132,9 +137,10 @@ def test_few_candidates_are_enough(population: int) -> None:
 def test_an_iteration_probes_the_layers_from_the_bottom_up_and_then_tries_three_steps() -> None:
     problem = make_problem(DIM)
     optimizer = by_layers(problem)
-    found = [generation(optimizer, problem) for _ in range(5)]
-    assert [(now.probing, now.first) for now in found] == [(True, 0), (True, 1), (True, 2), (True, 3), (False, 0)]
-    assert [len(now.asked) for now in found] == [6, 5, 5, 5, 3]  # the first with the centre
+    found = [generation(optimizer, problem) for _ in range(6)]
+    assert [now.probing for now in found] == [True, True, True, True, True, False]
+    assert [now.first for now in found] == [0, 0, 1, 2, 3, 0]
+    assert [len(now.asked) for now in found] == [1, 5, 5, 5, 5, 3]  # the centre goes before
     np.testing.assert_array_equal(found[0].asked[0], np.zeros(DIM))
     assert sum(len(now.asked) for now in probes(optimizer, problem)) == POPULATION
 
@@ -142,9 +148,9 @@ def test_an_iteration_probes_the_layers_from_the_bottom_up_and_then_tries_three_
 def test_of_more_layers_than_a_fifth_of_the_population_some_are_probed_together() -> None:
     problem = make_problem(DIM)
     optimizer = gauss_newton(problem, DIM, 12, costs=(8, 7, 6, 5, 4, 3, 2, 1))
-    found = probes(optimizer, problem)
+    found = probes(optimizer, problem)[1:]
     assert [now.first for now in found] == [0, 4]
-    differ = [np.flatnonzero((now.asked[1:] != 0).any(axis=0)) for now in found]
+    differ = [np.flatnonzero((now.asked != 0).any(axis=0)) for now in found]
     np.testing.assert_array_equal(differ, [np.arange(DIM // 2), np.arange(DIM // 2, DIM)])
 
 
@@ -152,7 +158,7 @@ def test_of_more_layers_than_a_fifth_of_the_population_some_are_probed_together(
 def test_probes_are_random_and_equally_long_whatever_part_they_are_in(layers: int) -> None:
     problem, dim = make_problem(200), 200
     found = probes(gauss_newton(problem, dim, 20, layers * (1,)), problem)
-    near = np.concatenate([found[0].asked[1:], *(now.asked for now in found[1:])])
+    near = np.concatenate([now.asked for now in found[1:]])
     np.testing.assert_allclose(np.linalg.norm(near, axis=1), 0.03 * SIGMA * np.sqrt(dim), rtol=0.3)
     cosines = near @ near.T / np.outer(*2 * [np.linalg.norm(near, axis=1)])
     assert np.abs(cosines - np.eye(20)).max() < 0.6
@@ -187,6 +193,58 @@ def test_where_candidates_are_cheap_more_probes_go() -> None:
     assert found[1][3] > found[0][3]
     assert found[1][3] > max(found[1][:3])
     assert [sum(counts) for counts in found] == [POPULATION, POPULATION]
+
+
+# On a part of the examples.
+
+
+def test_probes_are_scored_on_a_part_of_the_examples_of_every_label_and_steps_on_all() -> None:
+    problem = make_problem(DIM, 4, examples=40)
+    optimizer = gauss_newton(problem, DIM, POPULATION, (4, 3, 2, 1), examples=8)
+    rounds = []
+    for _ in range(2):
+        found = [*probes(optimizer, problem), generation(optimizer, problem)]
+        rounds.append({now.rows for now in found if len(now.asked) > 1 and now.probing})
+        assert {now.rows for now in found if not now.probing} == {None}
+    ((first,), (second,)) = rounds  # one part for all probes of a round
+    assert first is not None
+    assert second is not None
+    for rows in (first, second):
+        assert sorted(rows) == list(rows)
+        assert np.bincount(problem.objective.labels[list(rows)]).tolist() == [2, 2, 2, 2]
+    assert first != second
+
+
+def test_the_centre_and_the_best_point_are_of_losses_on_all_examples() -> None:
+    problem = make_problem(DIM, examples=30, bend=1.0)
+    optimizer = gauss_newton(problem, DIM, POPULATION, (4, 3, 2, 1), examples=6)
+    whole = []
+    for _ in range(60):
+        now = generation(optimizer, problem)
+        whole += [] if now.rows else list(now.asked)
+        assert problem.loss(optimizer.best) == min(problem.loss(z) for z in whole)
+    assert problem.loss(optimizer.best) < 0.2 * problem.loss(np.zeros(DIM))
+
+
+def test_a_round_that_gains_nothing_is_followed_by_probes_on_twice_as_many_examples_up_to_all() -> None:
+    problem = make_problem(DIM, examples=30)
+    optimizer = gauss_newton(problem, DIM, POPULATION, (4, 3, 2, 1), examples=6)
+    seen = []
+    for _ in range(4):
+        rows = [now.rows for now in probes(optimizer, problem) if len(now.asked) > 1]
+        seen.append(None if rows[0] is None else len(rows[0]))
+        while not optimizer.probing:
+            generation(optimizer, problem, worse=50.0)
+    assert seen == [6, 12, 24, None]
+
+
+def test_as_many_examples_as_there_are_is_the_same_as_no_limit() -> None:
+    problem = make_problem(DIM, examples=30)
+    limited, free = (gauss_newton(problem, DIM, POPULATION, (4, 3, 2, 1), n) for n in (30, None))
+    for _ in range(30):
+        one, other = generation(limited, problem), generation(free, problem)
+        assert one.rows is None
+        np.testing.assert_array_equal(one.asked, other.asked)
 
 
 # The trust radius.
