@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -28,8 +28,7 @@ from bbtune.session import start_record
 from bbtune.task.task import label_array
 
 TEXT_TOKENS = 96  # texts are cut there
-CALLS = 600
-CHECKPOINTS = (100, 300, 600)
+CHECKPOINTS = (100, 300, 600)  # calls of one run
 
 # Instruction and label descriptions for a sentence encoder, and what the task changes of the job.
 TASKS: dict[str, dict[str, Any]] = {
@@ -82,6 +81,7 @@ _SPSA: dict[str, Any] = {"prompt": _PREFIX, "method": {"optimizer": "spsa"}}
 _BY_LOSS = {"by": "loss", "average": 3}
 METHODS: dict[str, dict[str, Any]] = {
     "paper-bbtv2": _PAPER,
+    "paper-bbtv2-1000": {**_PAPER, "calls": 1000, "tasks": ("agnews", "sst-2", "mr")},
     "elitist-cma": _CMA,
     "spsa": _SPSA,
     "gauss-newton": {"prompt": _PREFIX, "method": {"optimizer": "gauss-newton"}},
@@ -93,7 +93,17 @@ METHODS: dict[str, dict[str, Any]] = {
 }
 
 
-def job_of(task: str, seed: int, method: str, data: Path, calls: int = CALLS) -> dict[str, Any]:
+def checkpoints(method: str) -> tuple[int, ...]:
+    """Calls after which a method's prompt is scored on test: only the last where the budget is another."""
+    return (METHODS[method]["calls"],) if "calls" in METHODS[method] else CHECKPOINTS
+
+
+def tasks_of(method: str) -> tuple[str, ...]:
+    """Tasks that a search or reference is run on; all unless it costs too much."""
+    return METHODS.get(method, {}).get("tasks", tuple(TASKS))
+
+
+def job_of(task: str, seed: int, method: str, data: Path) -> dict[str, Any]:
     """The job of a cell, as a user would write it."""
     about = TASKS[task]
     asked = METHODS[method]
@@ -111,7 +121,7 @@ def job_of(task: str, seed: int, method: str, data: Path, calls: int = CALLS) ->
         "prompt": prompt,
         "method": asked["method"],
         "selection": asked.get("selection", {}),
-        "budget": {"evaluations": calls},
+        "budget": {"evaluations": checkpoints(method)[-1]},
         "seed": seed,
     }
 
@@ -143,6 +153,7 @@ class Cell:
         if spec is None or faults:
             raise SystemExit(f"{task}-{seed}-{method}: {[str(fault) for fault in faults]}")
         self.folder = root / spec.name
+        self._checkpoints = checkpoints(method)
         self._plan, self._task, self._card = make_plan(spec)
         self._searched = self.folder
         if (other := METHODS[method].get("search_of")) is not None:
@@ -192,7 +203,7 @@ class Cell:
         truth = label_array(self._task.test)
         known: dict[bytes, list[int]] = {}
         points = []
-        for calls, best in selected(self._judged(), self._plan.spec.selection.by or "metric"):
+        for calls, best in selected(self._judged(), self._plan.spec.selection.by or "metric", self._checkpoints):
             key = best.z.tobytes()
             if key not in known:
                 predicted = self._evaluator.label_logits(best.z, self._task.test).argmax(axis=-1)
@@ -237,9 +248,11 @@ class Cell:
 _FIELDS = ("calls", "layer_forwards", "loss", "metric", "z")
 
 
-def selected(incumbents: list[Incumbent], by: str) -> Iterator[tuple[int, Incumbent]]:
-    """The best on dev of those found by each checkpoint, as :class:`bbtune.loop.Selection` chooses."""
-    for calls in CHECKPOINTS:
+def selected(
+    incumbents: list[Incumbent], by: str, checkpoints: Sequence[int] = CHECKPOINTS
+) -> Iterator[tuple[int, Incumbent]]:
+    """The best on dev of those found by each checkpoint, as :class:`bbtune.selection.Selection` chooses."""
+    for calls in checkpoints:
         selection, best = Selection(incumbents[0].z, by), incumbents[0]
         for one in incumbents:
             scores = Scores(np.array([one.loss]), np.array([one.metric]), None, 0, 0)

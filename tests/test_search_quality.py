@@ -130,6 +130,27 @@ def test_curves_begin_at_zero_shot_and_end_at_the_least_that_was_spent(study: Mo
     )
 
 
+def test_a_search_of_another_budget_has_one_point_and_no_curve(study: ModuleType, tmp_path: Path) -> None:
+    write_cell(tmp_path, "sst-2-13-zero-shot", {None: "1000"})
+    write_cell(tmp_path, "sst-2-13-paper-bbtv2", {100: "1100", 300: "1110", 600: "1111"}, spent=6000)
+    write_cell(tmp_path, "sst-2-13-paper-bbtv2-1000", {1000: "1011"}, spent=10000)
+    cells = study.load_cells([tmp_path], SEEDS)
+    found = study.quantities(cells)
+    long = ("sst-2", 13, "paper-bbtv2-1000")
+    assert [found[f"test accuracy after {calls} calls"][long] for calls in (100, 300, 600)] == [75.0, 75.0, 75.0]
+    assert long not in found["curve against calls"]
+    page = study.page(cells, SEEDS, ["paper-bbtv2-1000", "paper-bbtv2"])
+    assert "| paper-bbtv2-1000 | 1 of 9 cells |" in page
+    assert "| paper-bbtv2-1000 | 1000 | 75.0 (1 of 24 cells) |" in page
+    assert page.count("### Test accuracy after 300 calls, ") == 1
+    assert "### Test accuracy after 300 calls, paper-bbtv2 after 600" in page
+    assert study._sooner(cells, "paper-bbtv2")["test accuracy after 300 calls, paper-bbtv2 after 600"] == {
+        ("sst-2", 13, "paper-bbtv2"): 100.0,
+        ("sst-2", 13, "zero-shot"): 25.0,
+        long: 75.0,
+    }
+
+
 def test_a_report_on_two_cells_says_what_is_missing(
     study: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
