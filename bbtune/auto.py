@@ -10,7 +10,8 @@ from bbtune.spec import BudgetSpec, JobSpec
 _ROUNDS = 8  # of probes that the budget should hold, at least
 _LEAST_PROBES = 4  # fewer say too little of a step
 _STEPS = 6  # that a round tries at most
-_MANY, _PART = 128, 5  # examples from which on probes see so small a part of them, where texts and not calls are dear
+_MANY = 128  # train examples, from which on probes see a part of them, where texts or time are the budget
+_SHARE = 5  # of the examples are one that a probe sees
 _BY, _AVERAGE = "loss", 3  # of the selection; docs/decisions.md has the figures
 _PROPER_BUDGET = 100  # evaluations; below, an estimate of the slope by losses alone does not get anywhere
 
@@ -44,12 +45,17 @@ def resolve(spec: JobSpec, sizes: Sizes, logits: bool = True) -> tuple[JobSpec, 
 def _probes(spec: JobSpec, sizes: Sizes, calls: int | None) -> tuple[int, int | None]:
     """Probes of a round, and on how many examples each; None for all."""
     most = max(2, min(spec.method.population, len(sizes.layers) * spec.prompt.intrinsic_dim))
-    probes = most if calls is None else max(2, min(most, max(_LEAST_PROBES, calls // _ROUNDS)))
-    given = spec.method.probe_examples
-    if given is not None or spec.budget.evaluations is not None or sizes.train < _MANY:
-        return probes, given
-    more = most if calls is None else min(most, (calls // _ROUNDS - _STEPS) * _PART)
-    return (more, sizes.train // _PART) if more >= probes else (probes, None)
+    whole = most if calls is None else max(2, min(most, max(_LEAST_PROBES, calls // _ROUNDS)))
+    given, counted = spec.method.probe_examples, spec.budget.evaluations is not None
+    part = given or (sizes.train // _SHARE if sizes.train >= _MANY and not counted else sizes.train)
+    if part >= sizes.train:
+        return whole, None
+    if counted or calls is None:  # a probe is an evaluation, however few its texts
+        return whole, part
+    probes = min(most, (calls // _ROUNDS - _STEPS) * sizes.train // part)
+    if given:
+        return max(min(most, _LEAST_PROBES), probes), part
+    return (probes, part) if probes >= whole else (whole, None)
 
 
 def affordable_calls(budget: BudgetSpec, sizes: Sizes) -> int | None:

@@ -9,7 +9,7 @@ from bbtune.cost import Sizes
 from bbtune.fused import FusedSearch
 from bbtune.objective import Objective
 from bbtune.optimizers import make_optimizer
-from bbtune.optimizers.base import Optimizer
+from bbtune.optimizers.base import Array, Optimizer
 from bbtune.optimizers.restarts import Restarts
 from bbtune.optimizers.structure import Structure
 from bbtune.schedule import RecentGain, RoundRobin, Schedule, WholeSweeps
@@ -39,15 +39,15 @@ def _member(spec: JobSpec, sizes: Sizes, labels: NDArray[np.int64], member: int)
 
     def make(block: int, size: int) -> Optimizer:
         costs = tuple(sizes.depth - layer for layer in blocks[block])
-        structure = Structure(Objective(labels, method.loss), costs, method.l2, method.probe_examples)
 
-        def anew(restart: int) -> Optimizer:
+        def anew(restart: int, origin: Array | None = None) -> Optimizer:
+            structure = Structure(Objective(labels, method.loss), costs, method.l2, method.probe_examples, origin)
             rng = generator(spec.seed, "optimizer", block, *([restart] if restart else []), *extra)
             return make_optimizer(method.optimizer, size, method.population, method.sigma, rng, structure)
 
         return Restarts(anew, method.restarts) if method.restarts else anew(0)
 
-    accept = Improves() if method.accept == "improves" else BestEver()
+    accept = Improves(method.scores_start) if method.accept == "improves" else BestEver()
     pull = Pull(method.l2, method.sigma) if method.l2 else None
     dim = spec.prompt.intrinsic_dim
     return BlockSearch(blocks, dim, make, accept, _schedule(spec, len(blocks), accept, extra), pull)

@@ -26,8 +26,10 @@ class Sizes:
 
         The layers below the first tuned one in which candidates may differ run once for all of them, those from it
         upwards once per candidate. The lower part counts in every call, also where its states were kept from an
-        earlier one: one evaluator never runs more than this, once texts are prepared. Several evaluators each run the
-        lower part for themselves, which does not count: the figure, like the trace, does not depend on their number.
+        earlier one: one evaluator never runs more than this, once texts are prepared (those of a part of the examples
+        are when it is first asked for, at up to twice the cost of a candidate). Several evaluators each prepare and run
+        the lower part for themselves, which does not count: the figure, like the trace, does not depend on their
+        number.
 
         Args:
             texts: N, that each candidate is run on.

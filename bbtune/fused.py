@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from bbtune.objective import Rows
-from bbtune.optimizers.base import Array
+from bbtune.optimizers.base import Array, Upcoming
 from bbtune.search import Proposal, Scored, Search
 
 
@@ -36,19 +35,9 @@ class FusedSearch:
         return any(member.uses_logits for member in self._members)
 
     @property
-    def next_size(self) -> int:
-        """Candidates that the next ask will have."""
-        return self._members[self._turn].next_size
-
-    @property
-    def next_first(self) -> int:
-        """Lowest index, into z, of a layer in which the candidates of the next ask will differ."""
-        return self._members[self._turn].next_first
-
-    @property
-    def next_rows(self) -> Rows | None:
-        """Train examples that the next ask is to be scored on; None for all."""
-        return self._members[self._turn].next_rows
+    def upcoming(self) -> Upcoming:
+        """What the next ask will be."""
+        return self._members[self._turn].upcoming
 
     def ask(self) -> Proposal:
         """The next candidates, of the member whose turn it is."""

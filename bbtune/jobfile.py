@@ -250,7 +250,6 @@ def _kind(value: Any) -> str:
 def _extras(method: MethodSpec) -> str:
     """What a first generation has beside its population, in words."""
     extras = ["the starting point"] if method.accept == "improves" else []
-    if method.optimizer == "gauss-newton":
-        extras += ["the centre", "three steps"]
+    extras += ["three steps"] if method.optimizer == "gauss-newton" else []
     words = "".join(f" and {extra}" for extra in extras)
     return words + (f", of {method.members} members each" if method.members > 1 else "")

@@ -24,9 +24,9 @@ from numpy.typing import NDArray
 
 from bbtune.errors import DeadlineReached, JournalError
 from bbtune.evaluation.base import Evaluator, Scores, Split
-from bbtune.objective import Rows
+from bbtune.objective import Subset
 
-FORMAT = 3
+FORMAT = 4
 Record = dict[str, Any]
 
 
@@ -167,32 +167,32 @@ class Recorded:
         split: Split,
         deadline: float | None = None,
         first: int = 0,
-        rows: Rows | None = None,
+        subset: Subset | None = None,
     ) -> Scores:
         """Scores of z (P, L, D), recorded or new.
 
         Args:
             deadline: on the clock of :func:`time.monotonic`.
             first: index of the lowest tuned layer in which the candidates may differ.
-            rows: examples of the split to score on; None for all.
+            subset: examples of the split to score on; None for all.
 
         Raises:
-            JournalError: if the record at this place is of another z, split or rows.
+            JournalError: if the record at this place is of another z, split or subset.
         """
         if self._next < len(self._past):
             self._next += 1
-            return _replayed(self._past[self._next - 1], z, split, rows)
+            return _replayed(self._past[self._next - 1], z, split, subset)
         if self._stopped:  # only the budget of seconds stops a search before its next call
             raise DeadlineReached("the budget of seconds ended inside a generation")
         if self._evaluator is None:
             raise EndOfRecord
-        scores = self._evaluator.evaluate(z, split, deadline, first, rows)
+        scores = self._evaluator.evaluate(z, split, deadline, first, subset)
         if deadline is not None and time.monotonic() > deadline:
             raise DeadlineReached("the budget of seconds ended inside a generation")
         scores = replace(scores, elapsed_s=self.elapsed_s(), unix_ms=now_ms())
         if self._journal is not None:
             kept = self._keep_logits and split == "train"
-            self._journal.append(_record(z, split, rows, scores if kept else replace(scores, logits=None)))
+            self._journal.append(_record(z, split, subset, scores if kept else replace(scores, logits=None)))
         return scores
 
     def elapsed_s(self) -> float:
@@ -209,11 +209,11 @@ def now_ms() -> int:
     return int(time.time() * 1000)
 
 
-def _record(z: NDArray[np.float64], split: Split, rows: Rows | None, scores: Scores) -> Record:
+def _record(z: NDArray[np.float64], split: Split, subset: Subset | None, scores: Scores) -> Record:
     return {
         "event": "scores",
         "split": split,
-        "rows": None if rows is None else list(rows),
+        "subset": None if subset is None else list(subset),
         "z_sha256": z_digest(z),
         "loss": scores.loss.tolist(),
         "metric": scores.metric.tolist(),
@@ -235,8 +235,8 @@ def _unpacked(packed: Record) -> NDArray[np.float32]:
     return np.frombuffer(b64decode(packed["float32"]), dtype="<f4").reshape(packed["shape"])
 
 
-def _replayed(record: Record, z: NDArray[np.float64], split: Split, rows: Rows | None) -> Scores:
-    asked = {"split": split, "rows": None if rows is None else list(rows), "z_sha256": z_digest(z)}
+def _replayed(record: Record, z: NDArray[np.float64], split: Split, subset: Subset | None) -> Scores:
+    asked = {"split": split, "subset": None if subset is None else list(subset), "z_sha256": z_digest(z)}
     if any(record[key] != value for key, value in asked.items()):
         raise JournalError(
             f"replay asks for {_named(asked)}, the journal has {_named(record)}; the code, a library or the kind of "
@@ -256,5 +256,5 @@ def _replayed(record: Record, z: NDArray[np.float64], split: Split, rows: Rows |
 
 def _named(record: Record) -> str:
     """What scores are of, for a message."""
-    part = "" if record["rows"] is None else f" on {len(record['rows'])} examples"
+    part = "" if record["subset"] is None else f" on {len(record['subset'])} examples"
     return f"{record['split']} scores of z {record['z_sha256'][:12]}{part}"

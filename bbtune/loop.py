@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 from bbtune.cost import Sizes
 from bbtune.errors import DeadlineReached
 from bbtune.evaluation.base import Evaluator, Scores
-from bbtune.objective import Rows
+from bbtune.optimizers.base import Upcoming
 from bbtune.search import Search
 from bbtune.selection import Judged, Selection
+
+_NOTHING = Upcoming(0)
 
 
 @dataclass(frozen=True)
@@ -101,22 +103,16 @@ class Ledger:
         """Count the generation that the deadline cut off: it used up the seconds, though nothing came of it."""
         self.cost = replace(self.cost, seconds=self._limits.seconds or self.cost.seconds)
 
-    def refusal(self, candidates: int, first: int = 0, rows: Rows | None = None) -> str | None:
-        """The limit that a generation, and a judgement after it, would break.
-
-        Args:
-            candidates: of the generation; 0 for a judgement alone.
-            first: index of the lowest tuned layer in which they may differ.
-            rows: train examples that they are scored on; None for all.
-        """
+    def refusal(self, generation: Upcoming = _NOTHING) -> str | None:
+        """The limit that a generation, and a judgement after it, would break; without one, the judgement alone."""
         cost, limits, sizes = self.cost, self._limits, self._sizes
-        texts = sizes.train if rows is None else len(rows)
-        if limits.evaluations is not None and cost.evaluations + candidates > limits.evaluations:
+        texts = sizes.train if generation.subset is None else len(generation.subset)
+        if limits.evaluations is not None and cost.evaluations + generation.size > limits.evaluations:
             return "budget.evaluations"
-        examples = candidates * texts + sizes.dev
+        examples = generation.size * texts + sizes.dev
         if limits.examples is not None and cost.examples + examples > limits.examples:
             return "budget.examples"
-        forwards = sizes.layer_forwards(texts, candidates, first) + sizes.layer_forwards(sizes.dev, 1)
+        forwards = sizes.layer_forwards(texts, generation.size, generation.first) + sizes.layer_forwards(sizes.dev, 1)
         if limits.layer_forwards is not None and cost.layer_forwards + forwards > limits.layer_forwards:
             return "budget.layer_forwards"
         if limits.seconds is not None and cost.seconds >= limits.seconds:
@@ -136,7 +132,7 @@ def run_search(
     best_loss: float | None = None
     number, best, metric = 0, None, None
     layers: tuple[int, ...] = ()
-    reason = ledger.refusal(0)  # the starting point must be judged, too
+    reason = ledger.refusal()  # the starting point must be judged, too
     try:
         while reason is None:
             judged = None
@@ -149,16 +145,16 @@ def run_search(
                 number, layers, ledger.cost, scores.unix_ms, best, best_loss, metric, judged, selection.best.metric
             )
             reason = next(iter(search.stop_reasons()), None) or selection.stop_reason()
-            reason = reason or ledger.refusal(search.next_size, search.next_first, search.next_rows)
+            reason = reason or ledger.refusal(search.upcoming)
             if reason is not None:
                 break
             proposal = search.ask()
-            scores = evaluator.evaluate(proposal.z, "train", ledger.deadline(), proposal.first, proposal.rows)
+            scores = evaluator.evaluate(proposal.z, "train", ledger.deadline(), proposal.first, proposal.subset)
             search.tell(proposal, scores)
             ledger.spend(scores, evaluations=len(proposal.z))
             number, layers = number + 1, proposal.layers
             best, metric = None, None
-            if proposal.rows is None:
+            if proposal.subset is None:
                 best, metric = float(scores.loss.min()), float(scores.metric[scores.loss.argmin()])
                 best_loss = best if best_loss is None else min(best, best_loss)
     except DeadlineReached:

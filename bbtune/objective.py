@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Values = NDArray[np.float64]
-Rows = tuple[int, ...]  # indices of examples of a split, in rising order
+Subset = tuple[int, ...]  # indices of examples of a split, in rising order
 
 _MARGIN = 2.0  # of the hinge loss (BBTv2's code)
 _SOFTNESS = 0.25  # hinge corners are rounded over about so much, for slope and curvature alone
@@ -26,9 +26,9 @@ class Objective:
     labels: NDArray[np.int64]
     kind: str
 
-    def of(self, rows: Rows | None) -> Objective:
+    def of(self, subset: Subset | None) -> Objective:
         """The mean loss over some of the examples; None for all."""
-        return self if rows is None else Objective(self.labels[list(rows)], self.kind)
+        return self if subset is None else Objective(self.labels[list(subset)], self.kind)
 
     def __call__(self, logits: NDArray[np.floating]) -> Values:
         """Losses (...,) of label logits (..., N, C)."""

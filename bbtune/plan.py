@@ -128,7 +128,7 @@ def _budget_faults(plan: Plan) -> list[Fault]:
 def _sweep_faults(plan: Plan) -> list[Fault]:
     method, got = plan.spec.method, plan.spec.budget.evaluations
     blocks = len(plan.layers) if method.blocks == "layerwise" else 1
-    start = int(method.accept == "improves")  # the starting point is scored, too
+    start = int(method.scores_start)
     sweep = method.population * method.generations_per_visit * blocks + start
     if method.schedule != "whole-sweeps" or got is None or got >= sweep:
         return []
@@ -140,14 +140,17 @@ def _sweep_faults(plan: Plan) -> list[Fault]:
 
 def _generation_faults(plan: Plan) -> list[Fault]:
     method, budget, sizes = plan.spec.method, plan.spec.budget, plan.sizes
-    start = int(method.accept == "improves")
-    candidates = method.population + start
-    forwards = sizes.layer_forwards(sizes.train, method.population) + sizes.layer_forwards(sizes.train, start)
+    others = 4 if method.optimizer == "gauss-newton" else int(method.scores_start)  # the centre and three steps
+    texts = min(method.probe_examples or sizes.train, sizes.train)
+    forwards = sizes.layer_forwards(texts, method.population) + sizes.layer_forwards(sizes.train, others)
     needs = {
-        "examples": (budget.examples, candidates * sizes.train + 2 * sizes.dev),
+        "examples": (budget.examples, method.population * texts + others * sizes.train + 2 * sizes.dev),
         "layer_forwards": (budget.layer_forwards, forwards + 2 * sizes.layer_forwards(sizes.dev, 1)),
     }
-    words = f"{candidates} candidates on {sizes.train} train examples, dev of {sizes.dev} twice"
+    words = f"{method.population + others} candidates on {sizes.train} train examples"
+    if texts < sizes.train:
+        words = f"{method.population} candidates on {texts} train examples and {others} on {sizes.train}"
+    words += f", dev of {sizes.dev} twice"
     return [
         Fault(f"budget.{key}", f"expected at least one generation, {need} ({words}), got {got}")
         for key, (got, need) in needs.items()
@@ -161,11 +164,11 @@ def _optimizer_faults(spec: JobSpec) -> list[Fault]:
             check_optimizer_name(spec.method.optimizer)
         except OptimizerError as error:
             return [Fault("method.optimizer", str(error))]
-    return _schedule_faults(spec.method)
+    return _combination_faults(spec.method)
 
 
-def _schedule_faults(method: MethodSpec) -> list[Fault]:
-    """Optimizers and rules of acceptance that do not go with every order of the layers."""
+def _combination_faults(method: MethodSpec) -> list[Fault]:
+    """Optimizers that do not go with every order of the layers, rule of acceptance and kind of probe."""
     faults = []
     models_logits = method.optimizer in ("auto", "gauss-newton")
     if models_logits and method.blocks == "layerwise":

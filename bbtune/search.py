@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bbtune.objective import Rows
-from bbtune.optimizers.base import Array, Optimizer, Told
+from bbtune.objective import Subset
+from bbtune.optimizers.base import Array, Optimizer, Told, Upcoming
 from bbtune.schedule import RoundRobin, Schedule
 
 
@@ -26,7 +26,7 @@ class Proposal:
     """Candidates z (P, L, D) that differ in one block; block None is the starting point alone, P = 1.
 
     ``layers`` are the model's layers of the block, ``first`` is the lowest index of the block in z. Of ``probing``
-    candidates none is taken up. ``rows`` are the train examples to score on, None for all.
+    candidates none is taken up. ``subset`` are the train examples to score on, None for all.
     """
 
     block: int | None
@@ -34,7 +34,7 @@ class Proposal:
     layers: tuple[int, ...] = ()
     first: int = 0
     probing: bool = False
-    rows: Rows | None = None
+    subset: Subset | None = None
 
 
 class Search(Protocol):
@@ -49,16 +49,8 @@ class Search(Protocol):
         """Whether tell reads the label logits, so that a record must keep them."""
 
     @property
-    def next_size(self) -> int:
-        """Candidates that the next ask will have."""
-
-    @property
-    def next_first(self) -> int:
-        """Lowest index, into z, of a layer in which the candidates of the next ask will differ."""
-
-    @property
-    def next_rows(self) -> Rows | None:
-        """Train examples that the next ask is to be scored on; None for all."""
+    def upcoming(self) -> Upcoming:
+        """What the next ask will be."""
 
     def ask(self) -> Proposal:
         """The next candidates."""
@@ -169,33 +161,23 @@ class BlockSearch:
         return any(optimizer.uses_logits for optimizer in self._optimizers)
 
     @property
-    def next_size(self) -> int:
-        """Candidates that the next ask will have."""
-        return self._optimizers[self._schedule.block].population_size if self._started else 1
-
-    @property
-    def next_first(self) -> int:
-        """Lowest index, into z, of a layer in which the candidates of the next ask will differ."""
+    def upcoming(self) -> Upcoming:
+        """What the next ask will be."""
         if not self._started:
-            return 0
+            return Upcoming(1)
         block = self._schedule.block
-        return min(self._blocks[block][self._optimizers[block].first :])
-
-    @property
-    def next_rows(self) -> Rows | None:
-        """Train examples that the next ask is to be scored on; None for all."""
-        return self._optimizers[self._schedule.block].rows if self._started else None
+        of_block = self._optimizers[block].upcoming
+        return replace(of_block, first=min(self._blocks[block][of_block.first :]))
 
     def ask(self) -> Proposal:
         """The next candidates."""
         if not self._started:
             return Proposal(None, self._incumbent[None].copy())
-        block = self._schedule.block
-        probing, rows = self._optimizers[block].probing, self.next_rows
+        block, upcoming = self._schedule.block, self.upcoming
         asked = self._optimizers[block].ask()
         z = np.repeat(self._incumbent[None], len(asked), axis=0)
         z[:, self._blocks[block]] = asked.reshape(len(asked), len(self._blocks[block]), -1)
-        return Proposal(block, z, self._layers[block], self.next_first, probing, rows)
+        return Proposal(block, z, self._layers[block], upcoming.first, upcoming.probing, upcoming.subset)
 
     def tell(self, proposal: Proposal, scores: Scored) -> None:
         """Take the scores of a proposal."""

@@ -162,8 +162,13 @@ class MethodSpec(_Part):
     @property
     def least_evaluations(self) -> int:
         """Evaluations without which a search does not get anywhere: the start and a generation, of every member."""
-        generation = {"auto": 2, "gauss-newton": self.population + 4}.get(self.optimizer, self.population)
-        return self.members * (generation + int(self.accept == "improves"))
+        least = {"auto": 3, "gauss-newton": self.population + 4}  # with the centre and three steps
+        return self.members * least.get(self.optimizer, self.population + int(self.scores_start))
+
+    @property
+    def scores_start(self) -> bool:
+        """Whether the starting point is scored before the first generation; gauss-newton's first is that point."""
+        return self.accept == "improves" and self.optimizer != "gauss-newton"
 
 
 class SelectionSpec(_Part):

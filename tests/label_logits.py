@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from bbtune.objective import Objective, Rows
+from bbtune.objective import Objective, Subset
 from bbtune.optimizers.base import Array
 
 
@@ -28,12 +28,12 @@ class Problem:
     objective: Objective
     logits: Callable[[Array], Array]
 
-    def scores(self, z: Array, rows: Rows | None = None) -> Scored:
+    def scores(self, z: Array, subset: Subset | None = None) -> Scored:
         """Of z (P, D) on all examples or some; the logits are rounded as those of a model are."""
         logits = self.logits(z).astype(np.float32)
-        if rows is not None:
-            logits = logits[:, list(rows)]
-        return Scored(self.objective.of(rows)(logits), logits)
+        if subset is not None:
+            logits = logits[:, list(subset)]
+        return Scored(self.objective.of(subset)(logits), logits)
 
     def loss(self, z: Array) -> float:
         """Of one z (D,)."""

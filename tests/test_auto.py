@@ -55,6 +55,22 @@ def test_of_many_examples_probes_see_a_part_where_texts_are_counted(budget, trai
     assert (f" on {part} examples each" in why) == (part is not None)
 
 
+@pytest.mark.parametrize(
+    ("budget", "given", "probes", "part"),
+    [
+        ({"evaluations": 600}, 20, 40, 20),
+        ({"evaluations": 600}, 32, 40, None),  # that is all of them
+        ({"evaluations": 600}, 500, 40, None),
+        ({"examples": 32 * 102}, 8, 24, 8),  # eight rounds of 24 / 4 + 6
+        ({"examples": 32 * 42}, 8, 4, 8),
+    ],
+)
+def test_the_part_of_the_examples_that_a_job_gives_is_kept_and_counted(budget, given, probes, part):
+    spec, why = resolve(job(budget=budget, method={"probe_examples": given}), SIZES)
+    assert (spec.method.population, spec.method.probe_examples) == (probes, part)
+    assert (f" on {part} examples each" in why) == (part is not None)
+
+
 @pytest.mark.parametrize(("calls", "optimizer"), [(600, "spsa"), (99, "random"), (4, "random")])
 def test_with_losses_alone_it_goes_by_the_budget(calls, optimizer):
     spec, why = resolve(job(budget={"evaluations": calls}, method={"probe_examples": 5}), SIZES, logits=False)

@@ -28,8 +28,8 @@ def member(seed: int, name: str) -> BlockSearch:
 def play(search, turns: int) -> list:
     asked = []
     for _ in range(turns):
-        asked.append((search.next_size, search.next_first, proposal := search.ask()))
-        search.tell(proposal, PROBLEM.scores(proposal.z.reshape(len(proposal.z), -1), proposal.rows))
+        asked.append((search.upcoming.size, search.upcoming.first, proposal := search.ask()))
+        search.tell(proposal, PROBLEM.scores(proposal.z.reshape(len(proposal.z), -1), proposal.subset))
     return asked
 
 

@@ -24,7 +24,7 @@ from bbtune.errors import DeadlineReached, JournalError
 from bbtune.evaluation.base import Scores, Split
 from bbtune.journal import FORMAT, EndOfRecord, Journal, Record, Recorded, read_journal, z_digest
 from bbtune.loop import Generation, Ledger, Limits, Stopped, run_search
-from bbtune.objective import Rows
+from bbtune.objective import Subset
 from bbtune.optimizers import make_optimizer
 from bbtune.optimizers.base import Array
 from bbtune.optimizers.restarts import Restarts
@@ -56,7 +56,7 @@ class Evaluator:
     firsts: list[tuple[Split, int]] = field(default_factory=list)
 
     def evaluate(
-        self, z: Array, split: Split, deadline: float | None = None, first: int = 0, rows: Rows | None = None
+        self, z: Array, split: Split, deadline: float | None = None, first: int = 0, subset: Subset | None = None
     ) -> Scores:
         if self.asked == self.calls:
             raise self.end("cut")
@@ -65,9 +65,9 @@ class Evaluator:
         target = 0.5 if split == "train" else 0.4
         loss, logits = np.array([((one - target) ** 2).sum() for one in z]) / 3, None
         if self.problem is not None and split == "train":
-            told = self.problem.scores(z.reshape(len(z), -1), rows)
+            told = self.problem.scores(z.reshape(len(z), -1), subset)
             loss, logits = told.loss, told.logits
-        texts = len(rows) if rows else TRAIN if split == "train" else DEV
+        texts = len(subset) if subset else TRAIN if split == "train" else DEV
         forwards = SIZES.layer_forwards(texts, len(z), first)
         return Scores(loss, np.floor(4 / (1 + loss)) / 4, logits, len(z) * texts, forwards)
 
@@ -108,9 +108,8 @@ def make_search(seed: int = 0, visit: int = 1) -> BlockSearch:
 
 
 def by_gauss_newton(restarts: int = 0, examples: int | None = None) -> BlockSearch:
-    structure = Structure(PROBLEM.objective, (4, 3), probe_examples=examples)
-
-    def anew(restart: int) -> Any:
+    def anew(restart: int, origin: Array | None = None) -> Any:
+        structure = Structure(PROBLEM.objective, (4, 3), probe_examples=examples, origin=origin)
         return make_optimizer("gauss-newton", LAYERS * DIM, 5, 0.3, generator(0, restart), structure)
 
     def make(*_: int) -> Any:
@@ -189,7 +188,7 @@ def test_a_line_is_json_of_the_record_with_a_checksum_of_the_rest(path: Path) ->
 def test_scores_come_back_bit_for_bit(folder: Path, losses: list[float]) -> None:
     class Given:
         def evaluate(
-            self, z: Array, split: Split, deadline: float | None = None, first: int = 0, rows: Rows | None = None
+            self, z: Array, split: Split, deadline: float | None = None, first: int = 0, subset: Subset | None = None
         ) -> Scores:
             return Scores(np.array(losses), -np.array(losses), np.zeros((1, 1, 1), np.float32), 7, 21)
 
@@ -212,7 +211,7 @@ class Told:
     logits: Array
 
     def evaluate(
-        self, z: Array, split: Split, deadline: float | None = None, first: int = 0, rows: Rows | None = None
+        self, z: Array, split: Split, deadline: float | None = None, first: int = 0, subset: Subset | None = None
     ) -> Scores:
         return Scores(np.zeros(len(z)), np.zeros(len(z)), self.logits, len(z), len(z))
 
@@ -521,18 +520,32 @@ def test_another_seed_than_the_recorded_one_stops_at_the_first_z_that_differs(
 
 def test_scores_of_another_split_are_not_taken() -> None:
     z = np.zeros((1, LAYERS, DIM))
-    record = {"event": "scores", "split": "dev", "rows": None, "z_sha256": z_digest(z), "loss": [0.0], "metric": [0.0]}
+    record = {
+        "event": "scores",
+        "split": "dev",
+        "subset": None,
+        "z_sha256": z_digest(z),
+        "loss": [0.0],
+        "metric": [0.0],
+    }
     with pytest.raises(JournalError, match=r"replay asks for train scores of z .*, the journal has dev scores of z"):
         Recorded(None, [record]).evaluate(z, "train")
 
 
 @pytest.mark.parametrize(("then", "now"), [([0, 2], (0, 1)), ([0, 2], None), (None, (0, 2))])
-def test_scores_of_other_examples_are_not_taken(then: list[int] | None, now: Rows | None) -> None:
+def test_scores_of_other_examples_are_not_taken(then: list[int] | None, now: Subset | None) -> None:
     z = np.zeros((1, LAYERS, DIM))
-    record = {"event": "scores", "split": "train", "rows": then, "z_sha256": z_digest(z), "loss": [0.0], "metric": [0]}
-    asked, had = (" on 2 examples" if rows else "" for rows in (now, then))
+    record = {
+        "event": "scores",
+        "split": "train",
+        "subset": then,
+        "z_sha256": z_digest(z),
+        "loss": [0.0],
+        "metric": [0],
+    }
+    asked, had = (" on 2 examples" if some else "" for some in (now, then))
     with pytest.raises(JournalError, match=rf"of z \w+{asked}, the journal has train scores of z \w+{had};"):
-        Recorded(None, [record]).evaluate(z, "train", rows=now)
+        Recorded(None, [record]).evaluate(z, "train", subset=now)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from bbtune.cost import Sizes
 from bbtune.errors import DeadlineReached
 from bbtune.evaluation.base import Scores, Split
 from bbtune.loop import Cost, Generation, Ledger, Limits, Stopped, run_search
-from bbtune.objective import Rows
+from bbtune.objective import Subset
 from bbtune.optimizers import make_optimizer
 from bbtune.optimizers.base import Array
 from bbtune.optimizers.structure import Structure
@@ -65,7 +65,7 @@ class CountingEvaluator:
     forwards: int = 0
 
     def evaluate(
-        self, z: Array, split: Split, deadline: float | None = None, first: int = 0, rows: Rows | None = None
+        self, z: Array, split: Split, deadline: float | None = None, first: int = 0, subset: Subset | None = None
     ) -> Scores:
         if deadline is not None and self.now + len(z) > deadline:
             self.now = max(self.now, deadline)
@@ -73,7 +73,7 @@ class CountingEvaluator:
             raise DeadlineReached("the budget of seconds ended inside a generation")
         self.now += len(z)
         self.calls.append((split, first, z.copy()))
-        texts = len(rows) if rows else TRAIN if split == "train" else DEV
+        texts = len(subset) if subset else TRAIN if split == "train" else DEV
         examples, forwards = len(z) * texts, ran(z, texts)
         self.examples += examples
         self.forwards += forwards
@@ -87,7 +87,7 @@ class CountingEvaluator:
             metric = -loss
         logits = None
         if self.problem is not None and split == "train":
-            told = self.problem.scores(z.reshape(len(z), -1), rows)
+            told = self.problem.scores(z.reshape(len(z), -1), subset)
             loss, metric, logits = told.loss, -told.loss, told.logits
         return Scores(loss, metric, logits, examples, forwards, elapsed_s=self.now)
 
@@ -172,7 +172,7 @@ def test_budgets_that_count_are_never_exceeded(
     assert evaluator.forwards <= forwards
     assert stopped.cost == Cost(len(evaluator.train), evaluator.examples, evaluator.forwards, evaluator.now)
     # Nor is a budget left over that one more generation would fit into.
-    more = search.next_size if evaluator.dev else 0
+    more = search.upcoming.size if evaluator.dev else 0
     if stopped.reason == "budget.evaluations":
         assert evaluations is not None
         assert len(evaluator.train) + more > evaluations
@@ -194,7 +194,7 @@ def test_budgets_hold_where_generations_differ_in_size(population: int, evaluati
     assert evaluator.forwards <= forwards
     assert played.stopped.cost.evaluations == len(evaluator.train)
     if played.stopped.reason == "budget.evaluations":
-        assert len(evaluator.train) + search.next_size > evaluations
+        assert len(evaluator.train) + search.upcoming.size > evaluations
     np.testing.assert_array_equal(evaluator.dev, distinct(played.incumbents))
 
 

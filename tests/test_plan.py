@@ -45,6 +45,28 @@ def test_a_budget_that_holds_no_generation_is_told(parts, key, need, candidates,
     ]
 
 
+# Of gauss-newton the centre and three steps belong to it, on all examples.
+@pytest.mark.parametrize(
+    ("examples", "need", "words"),
+    [
+        (None, 9 * 8 + 2 * 8, "9 candidates on 8 train examples"),
+        (2, 5 * 2 + 4 * 8 + 2 * 8, "5 candidates on 2 train examples and 4 on 8"),
+        (50, 9 * 8 + 2 * 8, "9 candidates on 8 train examples"),
+    ],
+)
+@pytest.mark.parametrize(("key", "layers"), [("examples", 1), ("layer_forwards", 3)])
+def test_a_round_of_probes_on_a_part_of_the_examples_is_priced_as_it_is(key, layers, examples, need, words, make_job):
+    method, need = {**MODEL_ALL, "population": 5, "probe_examples": examples}, need * layers
+
+    def spec(value: int) -> Any:
+        return make_job("bert", method=method, budget={"evaluations": None, key: value})
+
+    assert faults_of(spec(need)) == []
+    assert faults_of(spec(need - 1)) == [
+        f"budget.{key}: expected at least one generation, {need} ({words}, dev of 8 twice), got {need - 1}"
+    ]
+
+
 @pytest.mark.parametrize(
     ("method", "sweep", "words"),
     [

@@ -12,9 +12,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from label_logits import Scored, make_problem
 
-from bbtune.objective import Rows
 from bbtune.optimizers import OPTIMIZERS, make_optimizer
-from bbtune.optimizers.base import Array
+from bbtune.optimizers.base import Array, Upcoming
 from bbtune.optimizers.structure import Structure
 from bbtune.schedule import RecentGain, RoundRobin, WholeSweeps
 from bbtune.search import Accept, BestEver, BlockSearch, Improves, Proposal, Pull
@@ -71,12 +70,10 @@ class Scripted:
     told: list[Array] = field(default_factory=list)
     probing: bool = False
     uses_logits: bool = False
-    first: int = 0
-    rows: Rows | None = None
 
     @property
-    def population_size(self) -> int:
-        return len(self.asked)
+    def upcoming(self) -> Upcoming:
+        return Upcoming(len(self.asked), probing=self.probing)
 
     def ask(self) -> Array:
         return self.asked
@@ -158,7 +155,7 @@ def test_first_is_the_lowest_index_of_the_block_and_known_before(blocks: list[li
     layers = sum(len(block) for block in blocks)
     search, loss = make_search(blocks, 2, Improves(), visit=2), quadratic(1, layers, 2)
     for _ in range(9):
-        expected = search.next_first
+        expected = search.upcoming.first
         proposal = turn(search, loss)
         assert proposal.first == expected
         differ = np.flatnonzero((proposal.z != proposal.z[0]).any(axis=(0, 2)))
@@ -169,20 +166,20 @@ def test_the_starting_point_is_scored_first_only_where_its_loss_is_needed() -> N
     assert Improves().needs_start
     assert not BestEver().needs_start
     search = make_search(layerwise(2), 3, Improves())
-    assert search.next_size == 1
+    assert search.upcoming.size == 1
     proposal = turn(search, lambda z: np.array([2.5]))
     np.testing.assert_array_equal(proposal.z, np.zeros((1, 2, 3)))
     np.testing.assert_array_equal(search.incumbent, np.zeros((2, 3)))
-    assert search.next_size == 5
-    assert make_search(layerwise(2), 3, BestEver()).next_size == 5
+    assert search.upcoming.size == 5
+    assert make_search(layerwise(2), 3, BestEver()).upcoming.size == 5
 
 
-def test_next_size_is_the_size_of_the_next_proposal_for_blocks_of_any_population() -> None:
+def test_the_upcoming_size_is_that_of_the_next_proposal_for_blocks_of_any_population() -> None:
     sizes = [3, 5, 2]
     search = BlockSearch(layerwise(3), 1, lambda block, _: Scripted(np.ones((sizes[block], 1))), Improves())
     seen = []
     for _ in range(7):
-        expected = search.next_size
+        expected = search.upcoming.size
         seen.append(len(turn(search, lambda z: np.arange(len(z), dtype=float)).z))
         assert seen[-1] == expected
     assert seen == [1, 3, 5, 2, 3, 5, 2]
@@ -275,9 +272,9 @@ def test_gauss_newton_takes_up_steps_and_no_probes(layers: list[int]) -> None:
     assert search.uses_logits
     probed = set()
     for _ in range(30):
-        before, said = search.incumbent, (search.next_size, search.next_first)
+        before, said = search.incumbent, search.upcoming
         proposal = search.ask()
-        assert said == (len(proposal.z), proposal.first)
+        assert said == Upcoming(len(proposal.z), proposal.first, proposal.probing)
         assert (proposal.z[:, : proposal.first] == before[: proposal.first]).all()
         scores = problem.scores(proposal.z.reshape(len(proposal.z), -1))
         search.tell(proposal, scores)
@@ -432,9 +429,9 @@ def test_a_search_by_recent_gain_knows_size_and_first_before_it_asks(seed: int, 
 
     loss, one, other, blocks = quadratic(seed, 4, 2), search(), search(), []
     for _ in range(1 + 12 * visit):
-        size, first = one.next_size, one.next_first
+        upcoming = one.upcoming
         proposal = turn(one, loss)
-        assert (len(proposal.z), proposal.first) == (size, first)
+        assert upcoming == Upcoming(len(proposal.z), proposal.first)
         np.testing.assert_array_equal(turn(other, loss).z, proposal.z)  # the same losses give the same choices
         blocks.append(proposal.block)
     assert blocks[1 : 1 + 4 * visit] == [block for block in range(4) for _ in range(visit)]

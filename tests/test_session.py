@@ -42,9 +42,9 @@ class FakePool:
     def _describe(self) -> str:
         return "a path, and its memory"
 
-    def _candidates(self, z: Any, split: str, first: int, rows: Any) -> Any:
+    def _candidates(self, z: Any, split: str, first: int, subset: Any) -> Any:
         self.groups.append((len(z), split, first))
-        places = np.arange(self._sizes[split]) if rows is None else np.array(rows)
+        places = np.arange(self._sizes[split]) if subset is None else np.array(subset)
         return (np.sin(places[None, :, None] + z.sum(axis=(1, 2))[:, None, None]) * np.array([1.0, -1.0])).astype(
             np.float32
         )

@@ -605,7 +605,7 @@ def test_yaml_merge_keys_work(tmp_path):
     ("method", "least", "words"),
     [
         ({"optimizer": "auto"}, 3, "raise the budget"),
-        ({"optimizer": "gauss-newton", "population": 10}, 15, "and the starting point and the centre and three steps"),
+        ({"optimizer": "gauss-newton", "population": 10}, 14, "and the starting point and three steps"),
         ({"optimizer": "spsa", "population": 5, "members": 3}, 18, "of 3 members each"),
     ],
 )

@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from bbtune.objective import Rows
+from bbtune.objective import Subset
 from bbtune.task.metrics import Metric
 
 Split = Literal["train", "dev"]
@@ -47,15 +47,15 @@ class Evaluator(Protocol):
         split: Split,
         deadline: float | None = None,
         first: int = 0,
-        rows: Rows | None = None,
+        subset: Subset | None = None,
     ) -> Scores:
-        """Scores of z (P, L, D), which depend on z, split and rows alone.
+        """Scores of z (P, L, D), which depend on z, split and subset alone.
 
         Args:
             deadline: on the clock of :func:`time.monotonic`; passing it raises DeadlineReached.
             first: index, into the tuned layers, of the lowest layer in which the candidates may differ. The layers
                 below need to run only once; their states may be kept from a call that had the same numbers there.
-            rows: examples of the split to score on; None for all.
+            subset: examples of the split to score on; None for all.
         """
 
 

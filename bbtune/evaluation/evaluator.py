@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from bbtune.errors import EvaluationError
 from bbtune.evaluation.base import Pool, Scores, Split, label_metric
-from bbtune.objective import Objective, Rows
+from bbtune.objective import Objective, Subset
 from bbtune.plan import Plan
 from bbtune.task.metrics import Metric
 from bbtune.task.task import Example, label_array
@@ -46,19 +46,19 @@ class PromptEvaluator:
         split: Split,
         deadline: float | None = None,
         first: int = 0,
-        rows: Rows | None = None,
+        subset: Subset | None = None,
     ) -> Scores:
         """Scores of z (P, L, D); a worker is called once per group of candidates.
 
         Args:
             deadline: on the clock of :func:`time.monotonic`.
             first: index of the lowest tuned layer in which the candidates may differ.
-            rows: examples of the split to score on; None for all.
+            subset: examples of the split to score on; None for all.
         """
         self._check(z, first)
-        objective, scaled = self._objectives[split].of(rows), z * self._scales
+        objective, scaled = self._objectives[split].of(subset), z * self._scales
         groups = [scaled[start : start + self._together] for start in range(0, len(z), self._together)]
-        calls = [(group, split, first, rows) for group in groups]
+        calls = [(group, split, first, subset) for group in groups]
         logits = np.concatenate(self._pool.run("candidates", calls, deadline))
         loss, labels = objective(logits), objective.labels
         if not np.isfinite(loss).all():

@@ -21,7 +21,7 @@ from bbtune.backbone.prompted import Prompts
 from bbtune.backbone.sources import read_model_card
 from bbtune.backbone.stack import Texts
 from bbtune.errors import EvaluationError
-from bbtune.objective import Rows
+from bbtune.objective import Subset
 from bbtune.plan import Plan
 from bbtune.prompts.space import PromptSpace, prefix_bases
 from bbtune.task.task import Example
@@ -59,7 +59,7 @@ class Worker:
         self._path = choose_path(self._model, self._encoder, Products(product, weights))
         self._space = self._prompt_space()
         self._splits: dict[str, Prepared] = {}
-        self._part: tuple[str, Rows, Prepared] | None = None  # of a split; the last one asked for
+        self._part: tuple[str, Subset, Prepared] | None = None  # of a split; the last one asked for
         self._head = self._label_head()
         # Candidates of one forward, halved when memory runs out. One fills the products of a CPU.
         self._most = 1 if self._model.device.type == "cpu" else spec.method.population
@@ -107,20 +107,20 @@ class Worker:
         return np.asarray(stds[list(self._plan.layers)])
 
     def candidates(
-        self, z: NDArray[np.float64], split: str, first: int, rows: Rows | None = None
+        self, z: NDArray[np.float64], split: str, first: int, subset: Subset | None = None
     ) -> NDArray[np.float32]:
         """Label logits (P, N, C) of scaled z (P, L, D) on the train or dev split.
 
         Args:
             first: index of the lowest tuned layer whose numbers differ between the candidates. The states that enter
                 it are kept for the next call that has the same numbers below.
-            rows: examples of the split; None for all.
+            subset: examples of the split; None for all.
 
         Raises:
             EvaluationError: if memory does not even hold one candidate.
         """
         prompts = [self._space.prompts(one) for one in z]
-        while (found := self._tried(prompts, split, rows, self._plan.layers[first])) is None:
+        while (found := self._tried(prompts, split, subset, self._plan.layers[first])) is None:
             # Memory ran out. What the failed forward held is free only here, behind the handler of its error.
             self._most = min(self._most, len(prompts)) // 2
             if torch.cuda.is_available():
@@ -128,11 +128,11 @@ class Worker:
         return found
 
     def _tried(
-        self, prompts: Sequence[Prompts], split: str, rows: Rows | None, layer: int
+        self, prompts: Sequence[Prompts], split: str, subset: Subset | None, layer: int
     ) -> NDArray[np.float32] | None:
         """Label logits of candidates, so many at a time as memory has held so far; None where it did not."""
         with _memory_in_words():
-            texts = self._texts(split, rows)
+            texts = self._texts(split, subset)
             if min(self._most, len(prompts)) <= 1:
                 found = [self._logits(texts, [one], layer) for one in prompts]
                 return np.concatenate(found)
@@ -151,8 +151,8 @@ class Worker:
             if getattr(self._plan, split):
                 for first in sorted({0, min(1, len(self._plan.layers) - 1)}):  # the most that is kept: of two layers
                     self.candidates(z, split, first)
-        if part := self._plan.spec.method.probe_examples:
-            self.candidates(z, "train", 0, tuple(range(min(part, len(self._plan.train)))))
+        if (part := self._plan.spec.method.probe_examples) and part < len(self._plan.train):
+            self.candidates(z, "train", 0, tuple(range(part)))
 
     def label_logits(self, z: NDArray[np.float64] | None, examples: Sequence[Example]) -> NDArray[np.float32]:
         """Label logits (N, C) of any examples; z None is the untouched model with the prompt text in words, if any."""
@@ -164,16 +164,18 @@ class Worker:
             states = self._path.read_once(rows, tokens, self._space.sets and tokens > 0, prompts)
             return np.asarray(self._ordered(states, order)[0])
 
-    def _texts(self, split: str, rows: Rows | None) -> Prepared:
+    def _texts(self, split: str, subset: Subset | None) -> Prepared:
         """A whole split, kept for the life of the worker, or a part of it, kept until another is asked for."""
         examples: Sequence[Example] = getattr(self._plan, split)
-        if rows is None:
+        if subset is None:
             if split not in self._splits:
                 self._splits[split] = self._prepared(examples)
+            if split == "train":  # the probes of a round are over
+                self._part = None
             return self._splits[split]
-        if self._part is None or self._part[:2] != (split, rows):
+        if self._part is None or self._part[:2] != (split, subset):
             self._part = None  # so that memory holds one
-            self._part = split, rows, self._prepared([examples[i] for i in rows])
+            self._part = split, subset, self._prepared([examples[i] for i in subset])
         return self._part[2]
 
     def _prepared(self, examples: Sequence[Example]) -> Prepared:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from functools import cache
 from typing import Protocol
 
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController
 
 from bbtune.errors import OptimizerError
-from bbtune.objective import Rows
+from bbtune.objective import Subset
 from bbtune.optimizers.structure import Structure
 
 Array = NDArray[np.float64]
@@ -27,6 +28,23 @@ class Told(Protocol):
     def logits(self) -> NDArray[np.float32] | None: ...
 
 
+@dataclass(frozen=True)
+class Upcoming:
+    """What the next generation will be, known before it is asked.
+
+    Attributes:
+        size: candidates P.
+        first: index of the lowest layer of z in which they differ.
+        probing: whether it only explores, so that none of its candidates is meant to be taken up.
+        subset: train examples that it is to be scored on; None for all.
+    """
+
+    size: int
+    first: int = 0
+    probing: bool = False
+    subset: Subset | None = None
+
+
 class Optimizer(Protocol):
     """Minimises a function of D numbers by ask and tell."""
 
@@ -35,20 +53,8 @@ class Optimizer(Protocol):
         """Whether tell reads the label logits."""
 
     @property
-    def population_size(self) -> int:
-        """Candidates P of the next generation."""
-
-    @property
-    def first(self) -> int:
-        """Index of the lowest layer of z in which the candidates of the next generation differ."""
-
-    @property
-    def probing(self) -> bool:
-        """Whether the next generation only explores: none of its candidates is meant to be taken up."""
-
-    @property
-    def rows(self) -> Rows | None:
-        """Train examples that the next generation is to be scored on; None for all."""
+    def upcoming(self) -> Upcoming:
+        """What the next generation will be."""
 
     @property
     def best(self) -> Array:
@@ -91,31 +97,16 @@ class AskTell(ABC):
             )
         self.dim = dim
         self.sigma = sigma
-        self._population_size = population_size
+        self.population_size = population_size
         self._rng = rng
         self._asked: Array | None = None
         self._best: Array = read_only(np.zeros(dim))
         self._best_loss = np.inf
 
     @property
-    def population_size(self) -> int:
-        """Candidates P of the next generation."""
-        return self._population_size
-
-    @property
-    def first(self) -> int:
-        """Index of the lowest layer of z in which the candidates of the next generation differ."""
-        return 0
-
-    @property
-    def probing(self) -> bool:
-        """Whether the next generation only explores: none of its candidates is meant to be taken up."""
-        return False
-
-    @property
-    def rows(self) -> Rows | None:
-        """Train examples that the next generation is to be scored on; None for all."""
-        return None
+    def upcoming(self) -> Upcoming:
+        """What the next generation will be: as large as the others, and scored on all examples."""
+        return Upcoming(self.population_size)
 
     @property
     def best(self) -> Array:
@@ -142,17 +133,15 @@ class AskTell(ABC):
         """
         if self._asked is None:
             raise OptimizerError("expected ask() before tell(), got tell() first")
-        loss = np.asarray(scores.loss, dtype=np.float64)
-        if loss.shape != (self.population_size,):
-            raise OptimizerError(
-                f"losses must have shape (population_size,) = ({self.population_size},), "
-                f"one per candidate of the last ask(), got {loss.shape}"
-            )
+        loss, upcoming = np.asarray(scores.loss, dtype=np.float64), self.upcoming
+        if loss.shape != (upcoming.size,):
+            expected = f"({upcoming.size},), one per candidate of the last ask()"
+            raise OptimizerError(f"losses must have shape (P,) = {expected}, got {loss.shape}")
         if not np.isfinite(loss).all():
             raise OptimizerError(f"expected finite losses, got {loss.tolist()}")
         asked, self._asked = self._asked, None
         winner = int(loss.argmin())
-        if self.rows is None and loss[winner] < self._best_loss:
+        if upcoming.subset is None and loss[winner] < self._best_loss:
             self._best, self._best_loss = read_only(asked[winner].copy()), float(loss[winner])
         with _one_thread():
             self._tell(asked, scores, loss)

@@ -26,13 +26,13 @@ class CMAES(AskTell):
         structure: Structure | None = None,
     ) -> None:
         super().__init__(dim, population_size, sigma, rng, structure)
-        self._population_size = max(self._least_population, population_size)
+        self.population_size = max(self._least_population, population_size)
 
         def randn(*shape: int) -> Array:
             return rng.standard_normal(shape)
 
         options: dict[str, Any] = {
-            "popsize": self._population_size,
+            "popsize": self.population_size,
             "seed": np.nan,  # no global seeding: numbers come from our own generator
             "randn": randn,
             "signals_filename": "",  # pycma would read, and evaluate, a file of the working folder

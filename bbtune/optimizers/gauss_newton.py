@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 
 from bbtune.errors import OptimizerError
-from bbtune.objective import Rows
-from bbtune.optimizers.base import Array, AskTell, Told
+from bbtune.objective import Subset
+from bbtune.optimizers.base import Array, AskTell, Told, Upcoming
 from bbtune.optimizers.logit_model import LogitModel
 from bbtune.optimizers.structure import Structure
 
@@ -25,18 +25,18 @@ _PROBES_OF_A_PART = 5  # at least, on average: fewer would leave workers idle
 class GaussNewton(AskTell):
     """Probes random directions around the centre, then tries three steps of the linear model of the logits.
 
-    One iteration has a generation of probes for each part of the layers, bottom-up, and one of steps. Probes
-    ``centre + 0.03 u``, where u is random in the part and 0 elsewhere, tell how every label logit changes along u. They
-    cost less in upper layers; each part gets of the ``population_size`` probes in proportion to
-    ``sqrt(slope^2 / cost)``, with the slope of the loss that the last iteration saw there. Then the minimisers of the
-    loss of the linearised logits within twice, once and half the trust radius are scored for real. The best becomes the
-    centre if it lowers the loss, and its length the radius. Otherwise the radius shrinks to an eighth, and is tried
-    once more; failing again, new probes are twice as long, and half as long again after a success: rounding hides the
-    slopes from short ones.
+    The centre is scored first, alone. One iteration has a generation of probes for each part of the layers, bottom-up,
+    and one of steps. Probes ``centre + 0.03 u``, where u is random in the part and 0 elsewhere, tell how every label
+    logit changes along u. They cost less in upper layers; each part gets of the ``population_size`` probes in
+    proportion to ``sqrt(slope^2 / cost)``, with the slope of the loss that the last iteration saw there. Then the
+    minimisers of the loss of the linearised logits within twice, once and half the trust radius are scored for real.
+    The best becomes the centre if it lowers the loss, and its length the radius. Otherwise the radius shrinks to an
+    eighth, and is tried once more; failing again, new probes are twice as long, and half as long again after a success:
+    rounding hides the slopes from short ones.
 
-    With ``structure.probe_examples`` the probes of an iteration are scored on as many random examples, in proportion
-    from every label, and the model is of their loss; steps are always scored on all. Failing twice, the next probes see
-    twice as many.
+    With ``structure.probe_examples`` the probes of an iteration are scored on so many random examples, in proportion to
+    the labels, and the model is of their loss; steps are always scored on all. Failing twice, the next probes see twice
+    as many.
 
     Raises:
         OptimizerError: without a structure, or when told scores without label logits.
@@ -58,6 +58,7 @@ class GaussNewton(AskTell):
                 "gauss-newton needs the labels of the train examples, got none; pass structure to make_optimizer()"
             )
         self._objective, self._l2 = structure.objective, structure.l2
+        self._origin = np.zeros(dim) if structure.origin is None else structure.origin
         self._examples = structure.probe_examples or len(structure.objective.labels)
         layers = np.arange(len(structure.costs))
         parts = np.array_split(layers, max(1, min(len(layers), population_size // _PROBES_OF_A_PART)))
@@ -74,39 +75,31 @@ class GaussNewton(AskTell):
         self._slopes: list[Array] = []  # (N, C, m_g) of each part
         self._steps, self._lengths = np.empty((0, dim)), np.empty(0)  # (k, D), and in units of a direction (k,)
         self._second_try = False
-        self._rows = self._drawn_rows()  # that probes are scored on
+        self._subset = self._drawn_examples()  # that probes are scored on
 
     @property
-    def first(self) -> int:
-        """Index of the lowest layer in which the candidates of the next generation differ."""
-        return self._firsts[self._part] if self.probing else 0
-
-    @property
-    def probing(self) -> bool:
-        """Whether the candidates asked next are probes, which are not meant to be taken up."""
-        return self._part < len(self._spans)
-
-    @property
-    def population_size(self) -> int:
-        """Candidates of the next generation: at first the centre alone; then probes of a part, or steps."""
+    def upcoming(self) -> Upcoming:
+        """What the next generation will be: at first the centre alone; then probes of a part, or steps."""
         if self._logits is None:
-            return 1
-        return self._counts[self._part] if self.probing else len(self._steps)
+            return Upcoming(1)
+        if self._trying:
+            return Upcoming(len(self._steps))
+        return Upcoming(self._counts[self._part], self._firsts[self._part], True, self._subset)
 
     @property
-    def rows(self) -> Rows | None:
-        """Train examples that the next generation is to be scored on; None for all."""
-        return self._rows if self.probing and self._logits is not None else None
+    def _trying(self) -> bool:
+        """Whether all parts are probed, so that steps are to be tried."""
+        return self._part == len(self._spans)
 
     def stop_reasons(self) -> dict[str, object]:
-        """The trust radius, once it is so small that no step changes anything, and the longest probes see no other."""
-        done = self._radius < _LEAST_RADIUS and self._probe >= _LONGEST_PROBE and self.probing
-        return {"radius": self._radius} if done else {}
+        """The trust radius, once steps so short change nothing, and the longest probes on all examples see no other."""
+        done = self._radius < _LEAST_RADIUS and self._probe >= _LONGEST_PROBE and self._subset is None
+        return {"radius": self._radius} if done and not self._trying else {}
 
     def _ask(self) -> Array:
         if self._logits is None:
             return self._centre[None]
-        if not self.probing:
+        if self._trying:
             return self._centre + self._steps
         span = self._spans[self._part]
         directions = np.zeros((self._counts[self._part], self.dim))
@@ -124,21 +117,21 @@ class GaussNewton(AskTell):
         if self._logits is None:
             self._logits, self._loss = logits[0], float(loss[0])
             return
-        if not self.probing:
+        if self._trying:
             self._move(asked, logits, loss, self._logits)
             return
         seen = self._seen(self._logits)
         self._slopes.append(((logits - seen) / self._probe).transpose(1, 2, 0))
         self._part += 1
-        if not self.probing:
+        if self._trying:
             self._share_probes(seen)
             self._plan_steps(seen)
 
     def _seen(self, logits: Array) -> Array:
         """Of the label logits (N, C), those of the examples that probes are scored on."""
-        return logits if self._rows is None else logits[list(self._rows)]
+        return logits if self._subset is None else logits[list(self._subset)]
 
-    def _drawn_rows(self) -> Rows | None:
+    def _drawn_examples(self) -> Subset | None:
         """Examples for the probes of an iteration; None for all."""
         labels = self._objective.labels
         if self._examples >= len(labels):
@@ -150,16 +143,16 @@ class GaussNewton(AskTell):
 
     def _share_probes(self, logits: Array) -> None:
         """Of the next iteration: more for parts where the loss is steep and candidates are cheap."""
-        objective = self._objective.of(self._rows)
+        objective = self._objective.of(self._subset)
         steepness = [(objective.expanded(logits, s)[0] ** 2).mean() for s in self._slopes]
         self._counts = _shared_out(sum(self._counts), np.sqrt(np.array(steepness) / self._costs))
 
     def _plan_steps(self, logits: Array) -> None:
-        objective = self._objective.of(self._rows)
+        objective = self._objective.of(self._subset)
         directions = np.concatenate(self._directions)
         slopes = np.ascontiguousarray(np.concatenate(self._slopes, axis=2))
         square = self._l2 / (self.dim * self.sigma**2) * directions
-        model = LogitModel(objective, logits, slopes, square @ self._centre, square @ directions.T)
+        model = LogitModel(objective, logits, slopes, square @ (self._origin + self._centre), square @ directions.T)
         found = model.minima(_SHARES * self._radius)
         self._lengths = np.linalg.norm(found, axis=1)
         self._steps = found @ directions
@@ -177,13 +170,13 @@ class GaussNewton(AskTell):
                 self._second_try = True
                 self._plan_steps(self._seen(centre))
                 return
-            self._examples *= 2
-            if self._probe < _LONGEST_PROBE:
-                self._probe = min(2 * self._probe, _LONGEST_PROBE)
+            if self._probe < _LONGEST_PROBE or self._subset is not None:
                 self._radius = max(self._radius, _RADIUS_ANEW)
+            self._probe = min(2 * self._probe, _LONGEST_PROBE)
+            self._examples *= 2
         self._second_try = False
         self._part, self._directions, self._slopes = 0, [], []
-        self._rows = self._drawn_rows()
+        self._subset = self._drawn_examples()
 
 
 def _shared_out(count: int, weights: Array) -> list[int]:

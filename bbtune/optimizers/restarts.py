@@ -6,23 +6,23 @@ from collections.abc import Callable
 
 import numpy as np
 
-from bbtune.objective import Rows
-from bbtune.optimizers.base import Array, Optimizer, Told, read_only
+from bbtune.optimizers.base import Array, Optimizer, Told, Upcoming, read_only
 
 
 class Restarts:
     """An optimizer that, when it gives a reason to stop, is made anew around the best point so far.
 
     Args:
-        make: number of the restart, 0 for the first -> an optimizer that starts at 0.
+        make: (number of the restart, 0 for the first; point (D,) where it begins, None for 0) -> an optimizer that
+            starts at 0, which stands for that point.
         restarts: after so many the optimizer may stop.
     """
 
-    def __init__(self, make: Callable[[int], Optimizer], restarts: int) -> None:
+    def __init__(self, make: Callable[[int, Array | None], Optimizer], restarts: int) -> None:
         self._make = make
         self._restarts = restarts
         self._made = 0
-        self._optimizer = make(0)
+        self._optimizer = make(0, None)
         self._origin = self._best = self._optimizer.best  # 0
         self._best_loss = np.inf
         self._asked = self._best[None]
@@ -33,24 +33,9 @@ class Restarts:
         return self._optimizer.uses_logits
 
     @property
-    def population_size(self) -> int:
-        """Candidates P of the next generation."""
-        return self._optimizer.population_size
-
-    @property
-    def first(self) -> int:
-        """Index of the lowest layer of z in which the candidates of the next generation differ."""
-        return self._optimizer.first
-
-    @property
-    def probing(self) -> bool:
-        """Whether the next generation only explores: none of its candidates is meant to be taken up."""
-        return self._optimizer.probing
-
-    @property
-    def rows(self) -> Rows | None:
-        """Train examples that the next generation is to be scored on; None for all."""
-        return self._optimizer.rows
+    def upcoming(self) -> Upcoming:
+        """What the next generation will be."""
+        return self._optimizer.upcoming
 
     @property
     def best(self) -> Array:
@@ -64,14 +49,14 @@ class Restarts:
 
     def tell(self, scores: Told) -> None:
         """Take the scores of the last ask, and begin anew if they end the optimizer."""
-        partial = self.rows is not None
+        partial = self.upcoming.subset is not None
         self._optimizer.tell(scores)
         winner = int(scores.loss.argmin())
         if not partial and scores.loss[winner] < self._best_loss:
             self._best, self._best_loss = read_only(self._asked[winner].copy()), float(scores.loss[winner])
         if self._made < self._restarts and self._optimizer.stop_reasons():
             self._made += 1
-            self._optimizer, self._origin = self._make(self._made), self._best
+            self._optimizer, self._origin = self._make(self._made, self._best), self._best
 
     def stop_reasons(self) -> dict[str, object]:
         """Why the last optimizer would stop; empty while it, or a restart, would go on."""

@@ -27,7 +27,7 @@ class SPSA(AskTell):
         structure: Structure | None = None,
     ) -> None:
         super().__init__(dim, population_size, sigma, rng, structure)
-        self._population_size = max(3, population_size - (population_size + 1) % 2)
+        self.population_size = max(3, population_size - (population_size + 1) % 2)
         self._centre = np.zeros(dim)
         self._moment1 = np.zeros(dim)
         self._moment2 = np.zeros(dim)

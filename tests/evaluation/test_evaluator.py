@@ -32,7 +32,10 @@ class FakePool:
         assert method == "candidates"
         self.calls += calls
         self.deadlines.append(deadline)
-        return [np.stack([logits(one, split)[list(rows) if rows else ...] for one in z]) for z, split, _, rows in calls]
+        return [
+            np.stack([logits(one, split)[list(subset) if subset else ...] for one in z])
+            for z, split, _, subset in calls
+        ]
 
     def close(self) -> None: ...
 
@@ -68,7 +71,7 @@ def test_a_call_holds_so_many_candidates_in_a_row_and_scores_do_not_depend_on_it
     pool, z = FakePool(), candidates(7, first=1)
     scores = make_evaluator(pool, together).evaluate(z, "train", 12.5, first=1)
     assert [len(group) for group, *_ in pool.calls] == sizes
-    assert {(split, first, rows) for _, split, first, rows in pool.calls} == {("train", 1, None)}
+    assert {(split, first, subset) for _, split, first, subset in pool.calls} == {("train", 1, None)}
     np.testing.assert_array_equal(np.concatenate([group for group, *_ in pool.calls]), z * SCALES[None, :, None])
     assert pool.deadlines == [12.5]
     expected = np.stack([logits(one, "train") for one in z * SCALES[None, :, None]])
@@ -89,18 +92,18 @@ def test_the_cost_is_counted_once_per_call_however_it_is_cut(together: int, spli
     assert scores.layer_forwards == texts * (4 * (DEPTH - TUNED[first]) + TUNED[first])
 
 
-@pytest.mark.parametrize("rows", [(1,), (0, 3), (0, 1, 2, 3, 4)])
-def test_scores_on_a_part_of_the_examples_are_of_those_alone(rows: tuple[int, ...]) -> None:
+@pytest.mark.parametrize("subset", [(1,), (0, 3), (0, 1, 2, 3, 4)])
+def test_scores_on_a_part_of_the_examples_are_of_those_alone(subset: tuple[int, ...]) -> None:
     evaluator, z = make_evaluator(FakePool(), 2), candidates(3, first=1)
-    scores, whole = evaluator.evaluate(z, "train", first=1, rows=rows), evaluator.evaluate(z, "train", first=1)
+    scores, whole = evaluator.evaluate(z, "train", first=1, subset=subset), evaluator.evaluate(z, "train", first=1)
     assert scores.logits is not None
     assert whole.logits is not None
-    np.testing.assert_array_equal(scores.logits, whole.logits[:, list(rows)])
-    labels = np.array([TRAIN[i].label for i in rows])
+    np.testing.assert_array_equal(scores.logits, whole.logits[:, list(subset)])
+    labels = np.array([TRAIN[i].label for i in subset])
     np.testing.assert_array_equal(scores.loss, Objective(labels, "cross-entropy")(scores.logits))
     np.testing.assert_array_equal(scores.metric, (scores.logits.argmax(axis=2) == labels).mean(axis=1))
-    assert scores.examples == 3 * len(rows)
-    assert scores.layer_forwards == len(rows) * (3 * (DEPTH - TUNED[1]) + TUNED[1])
+    assert scores.examples == 3 * len(subset)
+    assert scores.layer_forwards == len(subset) * (3 * (DEPTH - TUNED[1]) + TUNED[1])
 
 
 @pytest.mark.parametrize(("first", "differ"), [(1, [0, 1, 2]), (2, [1, 2]), (3, [2]), (-1, [0, 1, 2])])

@@ -57,11 +57,11 @@ def test_a_part_of_a_split_is_scored_as_in_the_whole_and_whatever_was_asked_befo
     z[:, 0] = z[0, 0]
     whole = worker.candidates(z, "train", 1)
     expected = {}
-    for rows in [(0, 3, 6), (1, 2), (7,)]:
-        expected[rows] = Worker(plan).candidates(z, "train", 1, rows)
-        assert np.abs(expected[rows] - whole[:, list(rows)]).max() < 1e-5
-    for rows in [*expected, *reversed(expected)]:
-        assert worker.candidates(z, "train", 1, rows).tobytes() == expected[rows].tobytes()
+    for subset in [(0, 3, 6), (1, 2), (7,)]:
+        expected[subset] = Worker(plan).candidates(z, "train", 1, subset)
+        assert np.abs(expected[subset] - whole[:, list(subset)]).max() < 1e-5
+    for subset in [*expected, *reversed(expected)]:
+        assert worker.candidates(z, "train", 1, subset).tobytes() == expected[subset].tobytes()
         assert worker.candidates(z, "train", 1).tobytes() == whole.tobytes()
 
 

@@ -64,7 +64,7 @@ def test_the_candidates_are_those_of_pycma_with_the_same_private_numbers(name: s
 @pytest.mark.parametrize(("asked", "used"), [(2, 4), (3, 4), (4, 4), (5, 5), (20, 20)])
 def test_vkd_rounds_a_small_population_up_to_four(asked: int, used: int) -> None:
     optimizer = make_optimizer("cma-vkd", DIM, asked, SIGMA, np.random.default_rng(0))
-    assert optimizer.population_size == used
+    assert optimizer.upcoming.size == used
     assert optimizer.ask().shape == (used, DIM)
 
 

@@ -63,7 +63,7 @@ def make(name: str, seed: int = 1, dim: int = DIM, population: int = POPULATION,
     if name.endswith("gauss-newton"):
         structure = Structure(problem(DIM).objective, probe_examples=9 if name in ON_A_PART else None)
 
-    def anew(restart: int) -> Optimizer:
+    def anew(restart: int, origin: Array | None = None) -> Optimizer:
         rng = generator(seed, restart)
         return make_optimizer(
             name.removeprefix("restarts:").removeprefix("part:"), dim, population, sigma, rng, structure
@@ -77,7 +77,7 @@ Score = Callable[[Optimizer, Array], Told]
 
 def scores(optimizer: Optimizer, z: Array) -> Told:
     """Of z (P, D): a sphere, or label logits and their loss for who uses them."""
-    return problem(z.shape[1]).scores(z, optimizer.rows) if optimizer.uses_logits else OnlyLosses(sphere(z))
+    return problem(z.shape[1]).scores(z, optimizer.upcoming.subset) if optimizer.uses_logits else OnlyLosses(sphere(z))
 
 
 def flat(optimizer: Optimizer, z: Array) -> Told:
@@ -89,7 +89,7 @@ def noise(optimizer: Optimizer, z: Array, rng: np.random.Generator) -> Told:
     """In no relation to z."""
     if not optimizer.uses_logits:
         return OnlyLosses(rng.standard_normal(len(z)))
-    objective = problem(DIM).objective.of(optimizer.rows)
+    objective = problem(DIM).objective.of(optimizer.upcoming.subset)
     logits = rng.standard_normal((len(z), len(objective.labels), 3)).astype(np.float32)
     return Scored(objective(logits), logits)
 
@@ -137,7 +137,7 @@ class TestEveryOptimizer:
     def test_asks_a_finite_population_that_cannot_be_written_to(self, name: str) -> None:
         optimizer = make(name)
         for _ in range(4):
-            size = optimizer.population_size
+            size = optimizer.upcoming.size
             z = optimizer.ask()
             assert z.shape == (size, DIM)
             assert 1 <= size <= POPULATION
@@ -148,13 +148,13 @@ class TestEveryOptimizer:
                 z[0, 0] = 1.0
             optimizer.tell(scores(optimizer, z))
 
-    def test_says_before_it_asks_how_many_whether_they_only_explore_and_from_where_they_differ(self, name: str) -> None:
+    def test_says_before_it_asks_what_it_will_ask(self, name: str) -> None:
         optimizer = make(name)
         for _ in range(4):
-            said = optimizer.population_size, optimizer.probing, optimizer.first, optimizer.rows
+            said = optimizer.upcoming
             z = optimizer.ask()
-            assert said == (optimizer.population_size, optimizer.probing, optimizer.first, optimizer.rows)
-            assert said[0] == len(z)
+            assert said == optimizer.upcoming
+            assert said.size == len(z)
             optimizer.tell(scores(optimizer, z))
 
     def test_refuses_a_second_ask_before_the_tell(self, name: str) -> None:
@@ -166,14 +166,14 @@ class TestEveryOptimizer:
     def test_refuses_a_tell_that_nothing_was_asked_for(self, name: str) -> None:
         optimizer = make(name)
         with pytest.raises(OptimizerError, match=r"expected ask\(\) before tell\(\)"):
-            optimizer.tell(OnlyLosses(np.zeros(optimizer.population_size)))
+            optimizer.tell(OnlyLosses(np.zeros(optimizer.upcoming.size)))
         play(optimizer, 1)
         with pytest.raises(OptimizerError, match=r"expected ask\(\) before tell\(\)"):
-            optimizer.tell(OnlyLosses(np.zeros(optimizer.population_size)))
+            optimizer.tell(OnlyLosses(np.zeros(optimizer.upcoming.size)))
 
     def test_refuses_losses_of_another_shape_and_says_which_it_wants(self, name: str) -> None:
         optimizer = make(name)
-        size = optimizer.population_size
+        size = optimizer.upcoming.size
         optimizer.ask()
         for shape in [(size - 1,), (size + 1,), (size, 1), ()]:
             with pytest.raises(OptimizerError) as caught:
@@ -201,7 +201,7 @@ class TestEveryOptimizer:
         seen: list[tuple[float, Array]] = []
         for _ in range(6):
             z = optimizer.ask()
-            told, some = noise(optimizer, z, rng), optimizer.rows is not None
+            told, some = noise(optimizer, z, rng), optimizer.upcoming.subset is not None
             optimizer.tell(told)
             seen += [] if some else zip(told.loss.tolist(), z, strict=True)
             np.testing.assert_array_equal(optimizer.best, min(seen, key=lambda pair: pair[0])[1])

@@ -10,7 +10,7 @@ from label_logits import Problem, Scored, make_problem
 from scipy.optimize import minimize
 
 from bbtune.errors import OptimizerError
-from bbtune.objective import Rows
+from bbtune.objective import Subset
 from bbtune.optimizers import make_optimizer
 from bbtune.optimizers.base import Array
 from bbtune.optimizers.gauss_newton import GaussNewton
@@ -40,22 +40,22 @@ class Generation:
     asked: Array
     probing: bool
     first: int
-    rows: Rows | None
+    subset: Subset | None
 
 
 def generation(optimizer: GaussNewton, problem: Problem, worse: float = 0.0) -> Generation:
     """One ask and tell; the losses are told so much higher."""
-    said = optimizer.probing, optimizer.first, optimizer.rows
+    said = optimizer.upcoming
     asked = optimizer.ask()
-    scores = problem.scores(asked, optimizer.rows)
+    scores = problem.scores(asked, said.subset)
     optimizer.tell(Scored(scores.loss + worse, scores.logits))
-    return Generation(asked, *said)
+    return Generation(asked, said.probing, said.first, said.subset)
 
 
 def probes(optimizer: GaussNewton, problem: Problem) -> list[Generation]:
-    """All generations of probes of an iteration."""
-    found = []
-    while optimizer.probing:
+    """All generations of probes of an iteration; before the first, that of the centre."""
+    found = [generation(optimizer, problem)]
+    while optimizer.upcoming.probing:
         found.append(generation(optimizer, problem))
     return found
 
@@ -63,7 +63,7 @@ def probes(optimizer: GaussNewton, problem: Problem) -> list[Generation]:
 def iterate(optimizer: GaussNewton, problem: Problem) -> None:
     """Go on to where new probes are asked."""
     probes(optimizer, problem)
-    while not optimizer.probing:
+    while not optimizer.upcoming.probing:
         generation(optimizer, problem)
 
 
@@ -138,7 +138,7 @@ def test_an_iteration_probes_the_layers_from_the_bottom_up_and_then_tries_three_
     problem = make_problem(DIM)
     optimizer = by_layers(problem)
     found = [generation(optimizer, problem) for _ in range(6)]
-    assert [now.probing for now in found] == [True, True, True, True, True, False]
+    assert [now.probing for now in found] == [False, True, True, True, True, False]
     assert [now.first for now in found] == [0, 0, 1, 2, 3, 0]
     assert [len(now.asked) for now in found] == [1, 5, 5, 5, 5, 3]  # the centre goes before
     np.testing.assert_array_equal(found[0].asked[0], np.zeros(DIM))
@@ -204,14 +204,14 @@ def test_probes_are_scored_on_a_part_of_the_examples_of_every_label_and_steps_on
     rounds = []
     for _ in range(2):
         found = [*probes(optimizer, problem), generation(optimizer, problem)]
-        rounds.append({now.rows for now in found if len(now.asked) > 1 and now.probing})
-        assert {now.rows for now in found if not now.probing} == {None}
+        rounds.append({now.subset for now in found if len(now.asked) > 1 and now.probing})
+        assert {now.subset for now in found if not now.probing} == {None}
     ((first,), (second,)) = rounds  # one part for all probes of a round
     assert first is not None
     assert second is not None
-    for rows in (first, second):
-        assert sorted(rows) == list(rows)
-        assert np.bincount(problem.objective.labels[list(rows)]).tolist() == [2, 2, 2, 2]
+    for subset in (first, second):
+        assert sorted(subset) == list(subset)
+        assert np.bincount(problem.objective.labels[list(subset)]).tolist() == [2, 2, 2, 2]
     assert first != second
 
 
@@ -221,7 +221,7 @@ def test_the_centre_and_the_best_point_are_of_losses_on_all_examples() -> None:
     whole = []
     for _ in range(60):
         now = generation(optimizer, problem)
-        whole += [] if now.rows else list(now.asked)
+        whole += [] if now.subset else list(now.asked)
         assert problem.loss(optimizer.best) == min(problem.loss(z) for z in whole)
     assert problem.loss(optimizer.best) < 0.2 * problem.loss(np.zeros(DIM))
 
@@ -231,11 +231,41 @@ def test_a_round_that_gains_nothing_is_followed_by_probes_on_twice_as_many_examp
     optimizer = gauss_newton(problem, DIM, POPULATION, (4, 3, 2, 1), examples=6)
     seen = []
     for _ in range(4):
-        rows = [now.rows for now in probes(optimizer, problem) if len(now.asked) > 1]
-        seen.append(None if rows[0] is None else len(rows[0]))
-        while not optimizer.probing:
+        subsets = [now.subset for now in probes(optimizer, problem) if len(now.asked) > 1]
+        seen.append(None if subsets[0] is None else len(subsets[0]))
+        while not optimizer.upcoming.probing:
             generation(optimizer, problem, worse=50.0)
     assert seen == [6, 12, 24, None]
+
+
+def test_it_does_not_end_before_probes_have_seen_all_examples() -> None:
+    problem = make_problem(DIM, examples=120)
+    optimizer, seen = gauss_newton(problem, DIM, POPULATION, (4, 3, 2, 1), examples=1), []
+    while not optimizer.stop_reasons():
+        subsets = [now.subset for now in probes(optimizer, problem) if len(now.asked) > 1]
+        seen.append(None if subsets[0] is None else len(subsets[0]))
+        while not optimizer.upcoming.probing:
+            generation(optimizer, problem, worse=50.0)
+    assert seen == [1, 2, 4, 8, 16, 32, 64, None]
+
+
+@pytest.mark.parametrize("l2", [0.0, 2.0])
+def test_where_another_point_is_its_origin_the_pull_is_towards_0_all_the_same(l2: float) -> None:
+    problem, origin = make_problem(6, ease=0.0), np.linspace(0.5, -0.5, 6)
+    moved = Problem(problem.objective, lambda z: problem.logits(z + origin))
+    reached = []
+    for of, start in [(problem, None), (moved, origin)]:
+        structure, shift = Structure(of.objective, l2=l2, origin=start), 0.0 if start is None else start
+        optimizer = GaussNewton(6, 8, SIGMA, np.random.default_rng(0), structure)
+        for _ in range(60):
+            asked = optimizer.ask()
+            scores, pull = of.scores(asked), l2 / 2 * (((asked + shift) / SIGMA) ** 2).mean(axis=1)
+            optimizer.tell(Scored(scores.loss + pull, scores.logits))
+            if optimizer.stop_reasons():
+                break
+        assert optimizer.stop_reasons()
+        reached.append(optimizer.best + shift)
+    np.testing.assert_allclose(reached[0], reached[1], atol=2e-2)
 
 
 def test_as_many_examples_as_there_are_is_the_same_as_no_limit() -> None:
@@ -243,7 +273,7 @@ def test_as_many_examples_as_there_are_is_the_same_as_no_limit() -> None:
     limited, free = (gauss_newton(problem, DIM, POPULATION, (4, 3, 2, 1), n) for n in (30, None))
     for _ in range(30):
         one, other = generation(limited, problem), generation(free, problem)
-        assert one.rows is None
+        assert one.subset is None
         np.testing.assert_array_equal(one.asked, other.asked)
 
 

@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 from label_logits import Scored, make_problem
 
-from bbtune.objective import Rows
 from bbtune.optimizers import make_optimizer
-from bbtune.optimizers.base import Array, Optimizer
+from bbtune.optimizers.base import Array, Optimizer, Upcoming
 from bbtune.optimizers.restarts import Restarts
 from bbtune.optimizers.structure import Structure
 from bbtune.seeds import generator
@@ -33,10 +32,7 @@ class Short:
     told: int = 0
     best: Array = field(default_factory=lambda: np.zeros(DIM))
     uses_logits: bool = False
-    population_size: int = 2
-    first: int = 0
-    probing: bool = False
-    rows: Rows | None = None
+    upcoming: Upcoming = field(default_factory=lambda: Upcoming(2))
 
     def ask(self) -> Array:
         return np.array([np.full(DIM, 1.0 + self.number), np.full(DIM, -1.0)])
@@ -51,7 +47,8 @@ class Short:
 def with_restarts(restarts: int) -> tuple[Restarts, list[Short]]:
     made: list[Short] = []
 
-    def make(number: int) -> Optimizer:
+    def make(number: int, origin: Array | None) -> Optimizer:
+        assert (origin is None) == (number == 0)
         made.append(Short(number))
         return made[-1]
 
@@ -91,7 +88,7 @@ def test_after_its_restarts_it_may_stop_and_gives_the_last_reason() -> None:
 
 def test_until_its_first_end_it_is_the_optimizer_itself() -> None:
     alone = make_optimizer("cma", DIM, 8, 0.3, generator(0, 0))
-    wrapped = Restarts(lambda number: make_optimizer("cma", DIM, 8, 0.3, generator(0, number)), 3)
+    wrapped = Restarts(lambda number, _: make_optimizer("cma", DIM, 8, 0.3, generator(0, number)), 3)
     for _ in range(20):
         z = alone.ask()
         np.testing.assert_array_equal(wrapped.ask(), z)
@@ -102,7 +99,7 @@ def test_until_its_first_end_it_is_the_optimizer_itself() -> None:
 
 def reached(seed: int, restarts: int) -> float:
     """The lowest loss of CMA-ES in the two bowls."""
-    optimizer = Restarts(lambda number: make_optimizer("cma", DIM, 8, 0.6, generator(seed, number)), restarts)
+    optimizer = Restarts(lambda number, _: make_optimizer("cma", DIM, 8, 0.6, generator(seed, number)), restarts)
     while not optimizer.stop_reasons():
         optimizer.tell(Scored(two_bowls(optimizer.ask())))
     return float(two_bowls(optimizer.best[None])[0])
@@ -118,16 +115,17 @@ def test_restarts_can_leave_a_bowl_that_a_search_was_caught_in() -> None:
 def test_gauss_newton_made_anew_scores_its_new_centre_first() -> None:
     problem = make_problem(6, ease=0.0)
 
-    def make(number: int) -> Optimizer:
-        return make_optimizer("gauss-newton", 6, 8, 0.5, generator(0, number), Structure(problem.objective))
+    def make(number: int, origin: Array | None) -> Optimizer:
+        structure = Structure(problem.objective, origin=origin)
+        return make_optimizer("gauss-newton", 6, 8, 0.5, generator(0, number), structure)
 
     optimizer = Restarts(make, 1)
     assert optimizer.uses_logits
     around: list[Array] = []
     while not optimizer.stop_reasons():
-        best, probing = optimizer.best, optimizer.probing
+        best, alone = optimizer.best, optimizer.upcoming == Upcoming(1)
         asked = optimizer.ask()
-        if probing and len(asked) == 1 and (asked[0] == best).all():
+        if alone and (asked[0] == best).all():
             around.append(best)
         optimizer.tell(problem.scores(asked))
     assert len(around) == 2  # 0, and the minimum that the first one found

@@ -28,7 +28,7 @@ def first_step(population: int, seed: int) -> Array:
 @pytest.mark.parametrize(("asked", "used"), [(2, 3), (3, 3), (4, 3), (5, 5), (19, 19), (20, 19), (21, 21)])
 def test_the_population_is_rounded_down_to_an_odd_number_three_at_least(asked: int, used: int) -> None:
     optimizer = spsa(asked, 0)
-    assert optimizer.population_size == used
+    assert optimizer.upcoming.size == used
     assert optimizer.ask().shape == (used, len(SLOPE))
 
 
