@@ -162,8 +162,9 @@ class MethodSpec(_Part):
     @property
     def least_evaluations(self) -> int:
         """Evaluations without which a search does not get anywhere: the start and a generation, of every member."""
-        least = {"auto": 3, "gauss-newton": self.population + 4}  # with the centre and three steps
-        return self.members * least.get(self.optimizer, self.population + int(self.scores_start))
+        size = self.population
+        asked = {"auto": 2, "gauss-newton": size + 4, "spsa": max(3, size - (size + 1) % 2), "cma-vkd": max(4, size)}
+        return self.members * (asked.get(self.optimizer, size) + int(self.scores_start))
 
     @property
     def scores_start(self) -> bool:

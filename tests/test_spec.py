@@ -607,6 +607,8 @@ def test_yaml_merge_keys_work(tmp_path):
         ({"optimizer": "auto"}, 3, "raise the budget"),
         ({"optimizer": "gauss-newton", "population": 10}, 14, "and the starting point and three steps"),
         ({"optimizer": "spsa", "population": 5, "members": 3}, 18, "of 3 members each"),
+        ({"optimizer": "spsa", "population": 2}, 4, "and the starting point"),
+        ({"optimizer": "cma-vkd", "population": 2}, 5, "and the starting point"),
     ],
 )
 def test_a_budget_holds_the_start_and_a_generation_of_every_member(method, least, words):
