@@ -41,7 +41,6 @@ import psutil
 from rich.console import Console
 
 import bbtune.journal
-import bbtune.session
 from bbtune import api
 from bbtune.evaluation import local, ray_pool
 from bbtune.evaluation.evaluator import PromptEvaluator
@@ -51,7 +50,7 @@ from bbtune.journal import Journal
 from bbtune.loop import Cost
 from bbtune.plan import Plan
 from bbtune.progress import make_show
-from bbtune.search import BlockSearch
+from bbtune.search import BlockSearch, Search
 from bbtune.session import Session, limits
 from bbtune.spec import JobSpec
 from bbtune.tracking import Tracker
@@ -64,7 +63,7 @@ _LOOP = "loop, losses, metric"
 # The lines of the table, and what each sums up.
 LINES: dict[str, list[str]] = {
     "model": [CORE, QUEUE, LOCK],
-    "optimizer": ["make", "ask", "tell", "stop_reasons"],
+    "optimizer": ["ask", "tell", "stop_reasons"],
     "messages": [],
     "journal": ["digest", "append", "fsync"],
     "MLflow": ["take", "interpreter held"],
@@ -152,7 +151,6 @@ class Watch:
         """Put clocks around the seams of this process."""
         for name in ("ask", "tell", "stop_reasons"):
             self.around(BlockSearch, name, name)
-        self.around(bbtune.session, "make_search", "make")
         self.around(bbtune.journal, "_record", "digest")
         self.around(Journal, "append", "append")
         self.around(os, "fsync", "fsync")
@@ -196,18 +194,18 @@ class Watch:
         """Count the search alone, and keep its sums before the test split is scored."""
         work = Session._search
 
-        def search(session: Session, evaluator: PromptEvaluator, tracker: Tracker | None) -> Any:
+        def timed(session: Session, search: Search, evaluator: PromptEvaluator, tracker: Tracker | None) -> Any:
             self._spent.clear()
             before = _cpu_seconds(tracker)
             self._began = time.monotonic()
-            stopped = work(session, evaluator, tracker)
+            stopped = work(session, search, evaluator, tracker)
             self._ended = time.monotonic()
             after = _cpu_seconds(tracker)
             self._cpu = (after[0] - before[0], after[1] - before[1])
             self._search = dict(self._spent)
             return stopped
 
-        Session._search = search  # type: ignore[method-assign]
+        Session._search = timed  # type: ignore[method-assign]
 
     def figures(self, cost: Cost) -> Figures:
         """What was seen of a run that has just ended."""
