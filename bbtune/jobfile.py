@@ -114,7 +114,7 @@ def _combinations(spec: JobSpec, broken: set[str]) -> list[Fault]:
     least = method.least_evaluations
     rests_on = ("budget.evaluations", "method.population", "method.members", "method.accept", "method.preset")
     if sound(*rests_on) and budget.evaluations is not None and budget.evaluations < least:
-        words = "" if method.optimizer == "auto" else f" (population {method.population}{_extras(method)})"
+        words = "" if method.optimizer == "auto" else f" (population {method.generation_size}{_extras(method)})"
         mend = "raise the budget" if method.optimizer == "auto" else "raise the budget or lower method.population"
         expected = f"expected at least one generation, {least} evaluations{words}"
         faults.append(Fault("budget.evaluations", f"{expected}, got {budget.evaluations}; {mend}"))

@@ -129,27 +129,27 @@ def _sweep_faults(plan: Plan) -> list[Fault]:
     method, got = plan.spec.method, plan.spec.budget.evaluations
     blocks = len(plan.layers) if method.blocks == "layerwise" else 1
     start = int(method.scores_start)
-    sweep = method.population * method.generations_per_visit * blocks + start
+    sweep = method.generation_size * method.generations_per_visit * blocks + start
     if method.schedule != "whole-sweeps" or got is None or got >= sweep:
         return []
     visits = f", {method.generations_per_visit} generations each" if method.generations_per_visit > 1 else ""
     first = " and the starting point" if start else ""
-    words = f"one sweep, {sweep} ({method.population} candidates for each of {blocks} blocks{visits}{first})"
+    words = f"one sweep, {sweep} ({method.generation_size} candidates for each of {blocks} blocks{visits}{first})"
     return [Fault("budget.evaluations", f"expected at least {words}, got {got}")]
 
 
 def _generation_faults(plan: Plan) -> list[Fault]:
     method, budget, sizes = plan.spec.method, plan.spec.budget, plan.sizes
-    others = 4 if method.optimizer == "gauss-newton" else int(method.scores_start)  # the centre and three steps
+    size, others = method.generation_size, method.first_extras
     texts = min(method.probe_examples or sizes.train, sizes.train)
-    forwards = sizes.layer_forwards(texts, method.population) + sizes.layer_forwards(sizes.train, others)
+    forwards = sizes.layer_forwards(texts, size) + sizes.layer_forwards(sizes.train, others)
     needs = {
-        "examples": (budget.examples, method.population * texts + others * sizes.train + 2 * sizes.dev),
+        "examples": (budget.examples, size * texts + others * sizes.train + 2 * sizes.dev),
         "layer_forwards": (budget.layer_forwards, forwards + 2 * sizes.layer_forwards(sizes.dev, 1)),
     }
-    words = f"{method.population + others} candidates on {sizes.train} train examples"
+    words = f"{size + others} candidates on {sizes.train} train examples"
     if texts < sizes.train:
-        words = f"{method.population} candidates on {texts} train examples and {others} on {sizes.train}"
+        words = f"{size} candidates on {texts} train examples and {others} on {sizes.train}"
     words += f", dev of {sizes.dev} twice"
     return [
         Fault(f"budget.{key}", f"expected at least one generation, {need} ({words}), got {got}")

@@ -14,7 +14,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from bbtune.errors import hide_credentials
-from bbtune.presets import OPTIMIZER_DEFAULTS, PRESETS, PresetName
+from bbtune.presets import OPTIMIZER_DEFAULTS, PRESETS, PresetName, population_asked
 
 
 def _absolute(source: str) -> str:
@@ -67,17 +67,6 @@ _Word = Annotated[str, AfterValidator(_word)]
 
 
 DEFAULT_OPTIMIZER = "auto"
-
-
-def merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested mappings laid over each other; a copy."""
-    result: dict[str, Any] = {k: merged({}, v) if isinstance(v, Mapping) else v for k, v in under.items()}
-    for key, value in over.items():
-        below = result.get(key)
-        if isinstance(value, Mapping):
-            value = merged(below if isinstance(below, Mapping) else {}, value)
-        result[str(key)] = value
-    return result
 
 
 class _Part(BaseModel):
@@ -157,14 +146,24 @@ class MethodSpec(_Part):
     def _fill_from_optimizer(cls, raw: Any) -> Any:
         if not isinstance(raw, Mapping) or not isinstance(name := raw.get("optimizer", DEFAULT_OPTIMIZER), str):
             return raw
-        return merged(OPTIMIZER_DEFAULTS.get(name, {}), raw)
+        return {**OPTIMIZER_DEFAULTS.get(name, {}), **raw}
 
     @property
     def least_evaluations(self) -> int:
         """Evaluations without which a search does not get anywhere: the start and a generation, of every member."""
-        size = self.population
-        asked = {"auto": 2, "gauss-newton": size + 4, "spsa": max(3, size - (size + 1) % 2), "cma-vkd": max(4, size)}
-        return self.members * (asked.get(self.optimizer, size) + int(self.scores_start))
+        if self.optimizer == "auto":  # chooses by what there is
+            return self.members * (2 + int(self.scores_start))
+        return self.members * (self.generation_size + self.first_extras)
+
+    @property
+    def generation_size(self) -> int:
+        """Candidates a generation: the population, which some optimizers round."""
+        return population_asked(self.optimizer, self.population)
+
+    @property
+    def first_extras(self) -> int:
+        """Candidates of a first generation beside the population: the start, or gauss-newton's centre and steps."""
+        return 4 if self.optimizer == "gauss-newton" else int(self.scores_start)
 
     @property
     def scores_start(self) -> bool:
@@ -242,3 +241,14 @@ class JobSpec(_Part):
     def to_yaml(self) -> str:
         """The whole job, defaults written out, as YAML."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+
+def merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested mappings laid over each other; a copy."""
+    result: dict[str, Any] = {k: merged({}, v) if isinstance(v, Mapping) else v for k, v in under.items()}
+    for key, value in over.items():
+        below = result.get(key)
+        if isinstance(value, Mapping):
+            value = merged(below if isinstance(below, Mapping) else {}, value)
+        result[str(key)] = value
+    return result

@@ -518,16 +518,14 @@ def test_another_seed_than_the_recorded_one_stops_at_the_first_z_that_differs(
     assert path.read_bytes() == b"".join(lines[:-1])
 
 
+def _scores(z: Array, split: Split, subset: list[int] | None) -> dict[str, Any]:
+    digest = z_digest(z)
+    return {"event": "scores", "split": split, "subset": subset, "z_sha256": digest, "loss": [0.0], "metric": [0.0]}
+
+
 def test_scores_of_another_split_are_not_taken() -> None:
     z = np.zeros((1, LAYERS, DIM))
-    record = {
-        "event": "scores",
-        "split": "dev",
-        "subset": None,
-        "z_sha256": z_digest(z),
-        "loss": [0.0],
-        "metric": [0.0],
-    }
+    record = _scores(z, "dev", None)
     with pytest.raises(JournalError, match=r"replay asks for train scores of z .*, the journal has dev scores of z"):
         Recorded(None, [record]).evaluate(z, "train")
 
@@ -535,14 +533,7 @@ def test_scores_of_another_split_are_not_taken() -> None:
 @pytest.mark.parametrize(("then", "now"), [([0, 2], (0, 1)), ([0, 2], None), (None, (0, 2))])
 def test_scores_of_other_examples_are_not_taken(then: list[int] | None, now: Subset | None) -> None:
     z = np.zeros((1, LAYERS, DIM))
-    record = {
-        "event": "scores",
-        "split": "train",
-        "subset": then,
-        "z_sha256": z_digest(z),
-        "loss": [0.0],
-        "metric": [0],
-    }
+    record = _scores(z, "train", then)
     asked, had = (" on 2 examples" if some else "" for some in (now, then))
     with pytest.raises(JournalError, match=rf"of z \w+{asked}, the journal has train scores of z \w+{had};"):
         Recorded(None, [record]).evaluate(z, "train", subset=now)

@@ -10,12 +10,13 @@ import numpy as np
 
 from bbtune.optimizers.base import Array, AskTell, Told
 from bbtune.optimizers.structure import Structure
+from bbtune.presets import population_asked
 
 
 class CMAES(AskTell):
     """CMA-ES with the full covariance matrix."""
 
-    _least_population = 2
+    _name = "cma"
 
     def __init__(
         self,
@@ -26,7 +27,7 @@ class CMAES(AskTell):
         structure: Structure | None = None,
     ) -> None:
         super().__init__(dim, population_size, sigma, rng, structure)
-        self.population_size = max(self._least_population, population_size)
+        self.population_size = population_asked(self._name, population_size)
 
         def randn(*shape: int) -> Array:
             return rng.standard_normal(shape)
@@ -75,7 +76,7 @@ class VkDCMAES(CMAES):
     step size; with at least two more, the population is rounded up to 4.
     """
 
-    _least_population = 4
+    _name = "cma-vkd"
 
     def _covariance(self, randn: Callable[..., Array]) -> dict[str, Any]:
         from cma.restricted_gaussian_sampler import GaussVkDSampler

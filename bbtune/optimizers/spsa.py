@@ -6,6 +6,7 @@ import numpy as np
 
 from bbtune.optimizers.base import Array, AskTell, Told
 from bbtune.optimizers.structure import Structure
+from bbtune.presets import population_asked
 
 _PROBE = 0.1  # distance of the two-sided differences, in units of sigma
 _STEP = 0.25  # Adam's step per coordinate, in units of sigma
@@ -27,7 +28,7 @@ class SPSA(AskTell):
         structure: Structure | None = None,
     ) -> None:
         super().__init__(dim, population_size, sigma, rng, structure)
-        self.population_size = max(3, population_size - (population_size + 1) % 2)
+        self.population_size = population_asked("spsa", population_size)
         self._centre = np.zeros(dim)
         self._moment1 = np.zeros(dim)
         self._moment2 = np.zeros(dim)
