@@ -18,6 +18,7 @@ import transformers as hf
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
+from bbtune.backbone.products import TORCH
 from bbtune.jobfile import parse_job
 from bbtune.spec import JobSpec
 
@@ -199,6 +200,15 @@ def save_model(name: str, folder: Path, **changes: Any) -> Path:
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_product() -> Iterator[None]:
+    """Runs that are compared have the same matrix product; each would measure for itself which is the fastest."""
+    with pytest.MonkeyPatch.context() as patch:
+        for user in ("bbtune.session", "bbtune.evaluation.worker"):
+            patch.setattr(f"{user}.fastest_product", lambda *_: TORCH)
+        yield
 
 
 @pytest.fixture(scope="session")

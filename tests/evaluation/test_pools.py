@@ -61,14 +61,6 @@ class Saboteur:
             self.killed.append(victim)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_product():
-    """Runs that are compared have the same matrix product; each would measure for itself which is the fastest."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("bbtune.session.fastest_product", lambda *_: TORCH)
-        yield
-
-
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory, make_job):
     """Trace and result of the same job in this process."""
