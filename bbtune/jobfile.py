@@ -16,6 +16,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from bbtune.errors import Fault, JobError, did_you_mean, hide_credentials
+from bbtune.optimizers.base import population_asked
 from bbtune.presets import PRESETS
 from bbtune.spec import JobSpec, MethodSpec, merged
 
@@ -111,10 +112,11 @@ def _combinations(spec: JobSpec, broken: set[str]) -> list[Fault]:
     limits = budget.model_dump()
     if sound("budget") and all(limit is None for limit in limits.values()):
         faults.append(Fault("budget", f"expected at least one of {', '.join(limits)}; got none"))
-    least = method.least_evaluations
+    size = 2 if method.optimizer == "auto" else population_asked(method.optimizer, method.population)
+    least = method.members * (size + method.first_extras)  # the start and a generation, of every member
     rests_on = ("budget.evaluations", "method.population", "method.members", "method.accept", "method.preset")
     if sound(*rests_on) and budget.evaluations is not None and budget.evaluations < least:
-        words = "" if method.optimizer == "auto" else f" (population {method.generation_size}{_extras(method)})"
+        words = "" if method.optimizer == "auto" else f" (population {size}{_extras(method)})"
         mend = "raise the budget" if method.optimizer == "auto" else "raise the budget or lower method.population"
         expected = f"expected at least one generation, {least} evaluations{words}"
         faults.append(Fault("budget.evaluations", f"{expected}, got {budget.evaluations}; {mend}"))

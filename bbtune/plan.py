@@ -10,6 +10,7 @@ from bbtune.backbone.sources import ModelCard, read_model_card
 from bbtune.cost import Sizes
 from bbtune.errors import BackboneError, Fault, JobError, OptimizerError, TaskError
 from bbtune.optimizers import check_optimizer_name
+from bbtune.optimizers.base import population_asked
 from bbtune.spec import JobSpec, MethodSpec, PromptSpec
 from bbtune.task.sources import load_task
 from bbtune.task.task import Example, Task
@@ -129,18 +130,19 @@ def _sweep_faults(plan: Plan) -> list[Fault]:
     method, got = plan.spec.method, plan.spec.budget.evaluations
     blocks = len(plan.layers) if method.blocks == "layerwise" else 1
     start = int(method.scores_start)
-    sweep = method.generation_size * method.generations_per_visit * blocks + start
+    size = population_asked(method.optimizer, method.population)
+    sweep = size * method.generations_per_visit * blocks + start
     if method.schedule != "whole-sweeps" or got is None or got >= sweep:
         return []
     visits = f", {method.generations_per_visit} generations each" if method.generations_per_visit > 1 else ""
     first = " and the starting point" if start else ""
-    words = f"one sweep, {sweep} ({method.generation_size} candidates for each of {blocks} blocks{visits}{first})"
+    words = f"one sweep, {sweep} ({size} candidates for each of {blocks} blocks{visits}{first})"
     return [Fault("budget.evaluations", f"expected at least {words}, got {got}")]
 
 
 def _generation_faults(plan: Plan) -> list[Fault]:
     method, budget, sizes = plan.spec.method, plan.spec.budget, plan.sizes
-    size, others = method.generation_size, method.first_extras
+    size, others = population_asked(method.optimizer, method.population), method.first_extras
     texts = min(method.probe_examples or sizes.train, sizes.train)
     forwards = sizes.layer_forwards(texts, size) + sizes.layer_forwards(sizes.train, others)
     needs = {

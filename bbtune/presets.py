@@ -34,10 +34,3 @@ OPTIMIZER_DEFAULTS: dict[str, dict[str, Any]] = {
     "gauss-newton": {"blocks": "joint", "population": 40},
     "spsa": {"blocks": "joint", "population": 11},
 }
-
-
-def population_asked(optimizer: str, population: int) -> int:
-    """Candidates a generation of an optimizer where the job says ``population``."""
-    if optimizer == "spsa":  # the centre, and pairs around it
-        return max(3, population - (population + 1) % 2)
-    return max(4 if optimizer == "cma-vkd" else 2, population)

@@ -14,7 +14,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from bbtune.errors import hide_credentials
-from bbtune.presets import OPTIMIZER_DEFAULTS, PRESETS, PresetName, population_asked
+from bbtune.presets import OPTIMIZER_DEFAULTS, PRESETS, PresetName
 
 
 def _absolute(source: str) -> str:
@@ -147,18 +147,6 @@ class MethodSpec(_Part):
         if not isinstance(raw, Mapping) or not isinstance(name := raw.get("optimizer", DEFAULT_OPTIMIZER), str):
             return raw
         return {**OPTIMIZER_DEFAULTS.get(name, {}), **raw}
-
-    @property
-    def least_evaluations(self) -> int:
-        """Evaluations without which a search does not get anywhere: the start and a generation, of every member."""
-        if self.optimizer == "auto":  # chooses by what there is
-            return self.members * (2 + int(self.scores_start))
-        return self.members * (self.generation_size + self.first_extras)
-
-    @property
-    def generation_size(self) -> int:
-        """Candidates a generation: the population, which some optimizers round."""
-        return population_asked(self.optimizer, self.population)
 
     @property
     def first_extras(self) -> int:

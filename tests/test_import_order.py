@@ -138,10 +138,10 @@ def test_a_library_is_imported_in_one_file_only(library: str) -> None:
     assert files == HOMES[library]
 
 
-def test_optimizers_and_search_know_of_ours_errors_presets_the_objective_and_whose_turn_it_is_only() -> None:
+def test_optimizers_and_search_know_nothing_of_ours_but_errors_the_objective_and_whose_turn_it_is() -> None:
     here = [module for module in MODULES if part(module) in {"optimizers", "search"}]
     known = {part(name) for module in here for name in ours(module)}
-    assert known == {"errors", "objective", "optimizers", "presets", "schedule"}
+    assert known == {"errors", "objective", "optimizers", "schedule"}
 
 
 def test_importing_bbtune_loads_next_to_nothing() -> None:

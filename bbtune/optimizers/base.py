@@ -172,3 +172,10 @@ def read_only(array: Array) -> Array:
     """The same array, which can no longer be written to."""
     array.setflags(write=False)
     return array
+
+
+def population_asked(optimizer: str, population: int) -> int:
+    """Candidates a generation of an optimizer where the job says ``population``."""
+    if optimizer == "spsa":  # the centre, and pairs around it
+        return max(3, population - (population + 1) % 2)
+    return max(4 if optimizer == "cma-vkd" else 2, population)

@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from bbtune.optimizers.base import Array, AskTell, Told
+from bbtune.optimizers.base import Array, AskTell, Told, population_asked
 from bbtune.optimizers.structure import Structure
-from bbtune.presets import population_asked
 
 
 class CMAES(AskTell):

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from bbtune.optimizers.base import Array, AskTell, Told
+from bbtune.optimizers.base import Array, AskTell, Told, population_asked
 from bbtune.optimizers.structure import Structure
-from bbtune.presets import population_asked
 
 _PROBE = 0.1  # distance of the two-sided differences, in units of sigma
 _STEP = 0.25  # Adam's step per coordinate, in units of sigma
