@@ -8,16 +8,16 @@ from typing import Any
 
 from bbtune.backbone.sources import check_memory
 from bbtune.errors import BbtuneError, Fault, JobError, JournalError
+from bbtune.examine import examine, make_plan
 from bbtune.jobfile import load_job, parse_job, read_job
 from bbtune.journal import Journal, read_journal
-from bbtune.plan import examine, make_plan
 from bbtune.progress import Show
-from bbtune.result import JOURNAL, RESULT, SPEC, TuneResult
-from bbtune.session import Session, check_same_run, replayed_events, run_card, start_record
-from bbtune.spec import JobSpec
+from bbtune.result import JOURNAL, RESULT, SPEC, STUDY, TuneResult, study_hint
+from bbtune.session import Session, check_same_run, recorded_events, run_card, start_record
+from bbtune.spec import BaseJob
 from bbtune.tracking import send_all
 
-Job = JobSpec | Mapping[str, Any] | str | Path
+Job = BaseJob | Mapping[str, Any] | str | Path
 
 
 def run(job: Job, out: str | Path | None = None, show: Show | None = None) -> TuneResult:
@@ -33,7 +33,18 @@ def run(job: Job, out: str | Path | None = None, show: Show | None = None) -> Tu
         BbtuneError: if the folder holds a run already, or the machinery fails; what was scored is kept.
     """
     spec = _spec(job)
-    folder = Path(out) if out is not None else default_folder(spec)
+    return begin(spec, Path(out) if out is not None else default_folder(spec), show, tracked=spec.tracking.enabled)
+
+
+def begin(
+    spec: BaseJob, folder: Path, show: Show | None = None, *, tracked: bool, shared: Path | None = None
+) -> TuneResult:
+    """As :func:`run`.
+
+    Args:
+        tracked: whether MLflow is told meanwhile.
+        shared: folder that the run shares with others of its study.
+    """
     _refuse_used(folder)
     plan, task, card = make_plan(spec)
     spec = plan.spec  # with everything chosen, so that the run does not change with the rules of choice
@@ -44,10 +55,10 @@ def run(job: Job, out: str | Path | None = None, show: Show | None = None) -> Tu
             _refuse_used(folder)
         (folder / SPEC).write_text(spec.to_yaml(), encoding="utf-8")
         journal.append(start_record(plan, task, card))
-        return Session(folder, journal, plan, task, show).finish()
+        return Session(folder, journal, plan, task, show, shared).finish(tracked)
 
 
-def default_folder(spec: JobSpec) -> Path:
+def default_folder(spec: BaseJob) -> Path:
     """Where a job runs unless told otherwise."""
     return Path("runs") / f"{spec.name}-{spec.spec_hash[:8]}"
 
@@ -66,13 +77,24 @@ def resume(folder: str | Path, evaluators: int | None = None, show: Show | None 
     folder = Path(folder)
     if (folder / RESULT).is_file():
         return TuneResult.load(folder)
-    if not (folder / JOURNAL).is_file():
-        raise JournalError(f"{folder}: expected a run folder with {JOURNAL}, found none")
-    if not (folder / SPEC).is_file():
-        raise JournalError(
-            f"{folder}: the run was cut off before its first line; delete the folder and run the job anew"
-        )
-    spec = load_job(folder / SPEC, [] if evaluators is None else [f"evaluators.count={evaluators}"])
+    return go_on(folder, evaluators, show)
+
+
+def go_on(
+    folder: Path,
+    evaluators: int | None = None,
+    show: Show | None = None,
+    *,
+    tracked: bool | None = None,
+    shared: Path | None = None,
+) -> TuneResult:
+    """As :func:`resume`, of a run that has not ended.
+
+    Args:
+        tracked: whether MLflow is told meanwhile; None goes by the job.
+        shared: folder that the run shares with others of its study.
+    """
+    spec = begun_job(folder, [] if evaluators is None else [f"evaluators.count={evaluators}"])
     with Journal(folder / JOURNAL) as journal:
         plan, task, card = make_plan(spec)
         check_memory(card, spec.backbone, max(1, spec.evaluators.count))
@@ -82,7 +104,26 @@ def resume(folder: str | Path, evaluators: int | None = None, show: Show | None 
         for difference in check_same_run(journal.records[0], now):
             if show is not None:
                 show.say(difference)
-        return Session(folder, journal, plan, task, show).finish()
+        tracked = spec.tracking.enabled if tracked is None else tracked
+        return Session(folder, journal, plan, task, show, shared).finish(tracked)
+
+
+def begun_job(folder: Path, overrides: Sequence[str] = ()) -> BaseJob:
+    """The job of a run that has begun.
+
+    Args:
+        overrides: ``key.path=value`` each, over it.
+
+    Raises:
+        JournalError: if the folder holds no such run.
+    """
+    if not (folder / JOURNAL).is_file():
+        raise JournalError(f"{folder}: expected a run folder with {JOURNAL}, found none{study_hint(folder)}")
+    if not (folder / SPEC).is_file():
+        raise JournalError(
+            f"{folder}: the run was cut off before its first line; delete the folder and run the job anew"
+        )
+    return load_job(folder / SPEC, overrides)
 
 
 def validate(job: Job, overrides: Sequence[str] = (), method: str | None = None) -> list[Fault]:
@@ -93,7 +134,7 @@ def validate(job: Job, overrides: Sequence[str] = (), method: str | None = None)
         overrides: ``key.path=value`` each, over a job file.
         method: another optimizer than that of a job file.
     """
-    if isinstance(job, JobSpec):
+    if isinstance(job, BaseJob):
         return examine(job, set())[3]
     spec, faults, broken = read_job(job, overrides, method) if isinstance(job, str | Path) else parse_job(job)
     return faults if spec is None else faults + examine(spec, broken)[3]
@@ -106,12 +147,11 @@ def sync(folder: str | Path, uri: str | None = None) -> str:
         TrackingError: if MLflow cannot be reached.
     """
     folder = Path(folder)
-    records = read_journal(folder / JOURNAL)
+    spec, records = begun_job(folder), read_journal(folder / JOURNAL)
     if not records:
         raise JournalError(f"{folder}: the journal has no whole line yet; resume the run first")
-    spec = load_job(folder / SPEC)
     result = TuneResult.load(folder) if (folder / RESULT).is_file() else None
-    return send_all(folder, run_card(spec, records[0]), replayed_events(spec, records), result, uri)
+    return send_all(folder, run_card(spec, records[0]), recorded_events(spec, records), result, uri)
 
 
 def _refuse_used(folder: Path) -> None:
@@ -120,12 +160,14 @@ def _refuse_used(folder: Path) -> None:
     if (folder / JOURNAL).is_file() and (folder / JOURNAL).stat().st_size:
         again = f"go on with bbtune resume {folder} (--evaluators N for another number)"
         raise BbtuneError(f"{folder} holds an unfinished run; {again}, or give another --out")
+    if (folder / STUDY).is_file():
+        raise BbtuneError(f"{folder} holds a study, expected a folder for one run; give another --out")
     if folder.is_dir() and not {path.name for path in folder.iterdir()} <= {JOURNAL, SPEC}:
         raise BbtuneError(f"{folder} holds files that are no run; give a new or empty folder as --out")
 
 
-def _spec(job: Job) -> JobSpec:
-    if isinstance(job, JobSpec):
+def _spec(job: Job) -> BaseJob:
+    if isinstance(job, BaseJob):
         return job
     if isinstance(job, str | Path):
         return load_job(job)

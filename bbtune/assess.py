@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
 
-from bbtune.evaluation.evaluator import PromptEvaluator
+import numpy as np
+
+from bbtune.method import Method
 from bbtune.result import Scored
 from bbtune.seeds import generator
 from bbtune.task.metrics import Estimate, Labels, gain_with_interval, score_with_interval
-from bbtune.task.task import Task, label_array
+from bbtune.task.task import Example, Task, label_array
+
+Examples = tuple[Example, ...]
 
 
 def _best_constant(task: Task) -> int:
@@ -22,37 +28,62 @@ def _best_constant(task: Task) -> int:
     return int(np.argmax([task.metric(truth, np.full_like(truth, label)) for label in range(len(task.labels))]))
 
 
+@dataclass(frozen=True)
+class ZeroShot:
+    """Answers of the untouched model, kept in a folder for the other runs of a study that have the same.
+
+    Args:
+        folder: of the study; None keeps nothing.
+        key: of model, texts and the way they are put to it.
+    """
+
+    folder: Path | None
+    key: str
+
+    def labels(self, method: Method, splits: Mapping[str, Examples]) -> dict[str, Labels]:
+        """Labels (N,) of each split, remembered or asked for."""
+        from safetensors.numpy import load_file, save_file
+
+        path = None if self.folder is None else self.folder / f"zero-shot-{self.key[:16]}.safetensors"
+        if path is not None and path.is_file():
+            return load_file(path)
+        found = {split: method.untouched(examples).argmax(axis=-1) for split, examples in splits.items()}
+        if path is not None:
+            part = path.with_suffix(f".{os.getpid()}.part")  # other runs may be at the same
+            save_file(found, part)
+            part.replace(path)
+        return found
+
+
 def assess(
-    evaluator: PromptEvaluator, task: Task, z: NDArray[np.float64], seed: int
-) -> tuple[dict[str, Scored], Estimate]:
+    method: Method, task: Task, seed: int, zero_shot: ZeroShot
+) -> tuple[dict[str, Scored], Estimate, dict[str, Labels]]:
     """Scores of majority class, untouched model and tuned model, and the gain of the last over the second.
 
     Args:
-        z: (L, D), the selected prompt.
+        method: fitted or restored.
         seed: of the bootstrap.
+        zero_shot: what is known of the untouched model.
 
     Returns:
-        Scores on dev and test by name, and tuned - zero_shot on test.
+        Scores on dev and test by name, tuned - zero_shot on test, and labels (N,) on test: ``truth``, ``zero_shot``
+        and ``tuned``.
     """
+    splits = {"dev": task.dev, "test": task.test}
+    truth = {split: label_array(examples) for split, examples in splits.items()}
     constant = _best_constant(task)
-    predicted: dict[str, dict[str, Labels]] = {"majority": {}, "zero_shot": {}, "tuned": {}}
-    truth: dict[str, Labels] = {}
-    for split, examples in (("dev", task.dev), ("test", task.test)):
-        truth[split] = label_array(examples)
-        predicted["majority"][split] = np.full(len(examples), constant, dtype=np.int64)
-        predicted["zero_shot"][split] = evaluator.label_logits(None, examples).argmax(axis=-1)
-        predicted["tuned"][split] = evaluator.label_logits(z, examples).argmax(axis=-1)
+    predicted = {
+        "majority": {split: np.full(len(examples), constant, dtype=np.int64) for split, examples in splits.items()},
+        "zero_shot": zero_shot.labels(method, splits),
+        "tuned": {split: method.label_logits(examples).argmax(axis=-1) for split, examples in splits.items()},
+    }
 
     def scored(name: str, split: str) -> Estimate:
         return score_with_interval(
             task.metric, truth[split], predicted[name][split], generator(seed, "bootstrap", name, split)
         )
 
-    gain = gain_with_interval(
-        task.metric,
-        truth["test"],
-        predicted["zero_shot"]["test"],
-        predicted["tuned"]["test"],
-        generator(seed, "bootstrap", "gain"),
-    )
-    return {name: Scored(scored(name, "dev"), scored(name, "test")) for name in predicted}, gain
+    test = {"truth": truth["test"], "zero_shot": predicted["zero_shot"]["test"], "tuned": predicted["tuned"]["test"]}
+    rng = generator(seed, "bootstrap", "gain")
+    gain = gain_with_interval(task.metric, test["truth"], test["zero_shot"], test["tuned"], rng)
+    return {name: Scored(scored(name, "dev"), scored(name, "test")) for name in predicted}, gain, test

@@ -1,4 +1,4 @@
-"""The search that a job describes, put together."""
+"""The search that a job describes, put together, and its limits."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from bbtune.cost import Sizes
 from bbtune.fused import FusedSearch
+from bbtune.loop import Limits
 from bbtune.objective import Objective
 from bbtune.optimizers import make_optimizer
 from bbtune.optimizers.base import Array, Optimizer
@@ -16,7 +17,12 @@ from bbtune.schedule import RecentGain, RoundRobin, Schedule, WholeSweeps
 from bbtune.search import Accept, BestEver, BlockSearch, Improves, Pull, Search
 from bbtune.seeds import generator
 from bbtune.selection import Selection
-from bbtune.spec import JobSpec
+from bbtune.spec import BaseJob, JobSpec
+
+
+def limits(spec: BaseJob) -> Limits:
+    """The limits of a job."""
+    return Limits(**spec.budget.model_dump())
 
 
 def make_search(spec: JobSpec, sizes: Sizes, labels: NDArray[np.int64]) -> Search:

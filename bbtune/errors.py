@@ -38,14 +38,16 @@ class Fault:
 
 
 class JobError(BbtuneError):
-    """The job is at fault; ``faults`` holds all of them, not only the first."""
+    """The job, or the suite of jobs, is at fault; ``faults`` holds all of them, not only the first."""
 
-    def __init__(self, faults: Sequence[Fault]) -> None:
-        super().__init__(list(faults))
+    def __init__(self, faults: Sequence[Fault], what: str = "job") -> None:
+        super().__init__(list(faults), what)
         self.faults = list(faults)
+        self.what = what
 
     def __str__(self) -> str:
-        head = "1 fault in the job" if len(self.faults) == 1 else f"{len(self.faults)} faults in the job"
+        count = "1 fault" if len(self.faults) == 1 else f"{len(self.faults)} faults"
+        head = f"{count} in the {self.what}"
         return "\n".join([head, *(f"  {fault}" for fault in self.faults)])
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -16,18 +16,20 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from bbtune.errors import Fault, JobError, did_you_mean, hide_credentials
+from bbtune.methods import BASELINES, method_class
 from bbtune.optimizers.base import population_asked
 from bbtune.presets import PRESETS
-from bbtune.spec import JobSpec, MethodSpec, merged
+from bbtune.spec import BaseJob, BaselineJob, JobSpec, MethodSpec, merged
 
 
-def load_job(path: str | Path, overrides: Sequence[str] = (), method: str | None = None) -> JobSpec:
+def load_job(path: str | Path, overrides: Sequence[str] = (), method: str | None = None) -> BaseJob:
     """Read a job file.
 
     Args:
         path: YAML file.
         overrides: ``key.path=value`` each, the value read as YAML.
-        method: another optimizer than the job's; what the job sets for its own search goes, the loss stays.
+        method: another optimizer than the job's, or a baseline; what the job sets for its own method goes, the loss
+            of a search stays.
 
     Raises:
         JobError: with every fault of the job that its text alone can show.
@@ -40,8 +42,22 @@ def load_job(path: str | Path, overrides: Sequence[str] = (), method: str | None
 
 def read_job(
     path: str | Path, overrides: Sequence[str] = (), method: str | None = None
-) -> tuple[JobSpec | None, list[Fault], set[str]]:
+) -> tuple[BaseJob | None, list[Fault], set[str]]:
     """Read as much of a job file as can be read: the spec, the faults, and the paths left out as faulty."""
+    raw = read_yaml(path)
+    if method is not None:
+        raw = _with_method(raw, method)
+    for change in overrides:
+        override(raw, change)
+    return parse_job(raw)
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """The mapping that a YAML file holds.
+
+    Raises:
+        JobError: if the file cannot be read, or holds something else.
+    """
     try:
         raw = yaml.load(Path(path).read_text(encoding="utf-8"), _UniqueKeys)  # noqa: S506, a safe loader
     except OSError as error:
@@ -50,22 +66,20 @@ def read_job(
         raise JobError([Fault("", f"{path} is not YAML: {_yaml_fault(error)}")]) from error
     if not isinstance(raw, dict):
         raise JobError([Fault("", f"{path}: expected a mapping with task, backbone and budget, got {_kind(raw)}")])
-    if method is not None:
-        raw = _with_method(raw, method)
-    for override in overrides:
-        _override(raw, override)
-    return parse_job(raw)
+    return raw
 
 
 _OF_THE_LOSS = ("sigma", "alpha", "loss", "l2")  # what any optimizer is given
 
 
 def _with_method(raw: dict[str, Any], method: str) -> dict[str, Any]:
-    """A job with another search; prompt and budget stay, also those of its preset."""
+    """A job with another method; prompt and budget stay, also those of its preset."""
     given = raw.get("method")
     preset = given.get("preset") if isinstance(given, dict) else None
     whole = merged(PRESETS.get(preset, {}) if isinstance(preset, str) else {}, raw)
     given = whole.get("method")
+    if method in BASELINES:
+        return whole | {"method": {"name": method}}
     kept = {key: given[key] for key in _OF_THE_LOSS if key in given} if isinstance(given, dict) else {}
     return whole | {"method": kept | {"optimizer": method}}
 
@@ -75,20 +89,23 @@ _STAND_INS: dict[str, dict[str, Any]] = {
     "task": {"source": "builtin:support"},
     "backbone": {"model": "package:none"},
     "budget": {"evaluations": 1 << 62},
+    "method": {"name": "zero-shot"},
 }
 
 
-def parse_job(raw: Mapping[str, Any]) -> tuple[JobSpec | None, list[Fault], set[str]]:
+def parse_job(raw: Mapping[str, Any]) -> tuple[BaseJob | None, list[Fault], set[str]]:
     """Validate ``raw``; faulty keys are reported, dropped and replaced by defaults so that the rest is judged too."""
     faults: list[Fault] = []
     broken: set[str] = set()
     data = merged({}, raw)
+    given = data.get("method")
+    kind = BaselineJob if isinstance(given, dict) and "name" in given else JobSpec
     for _ in range(3):  # dropping a faulty key can only reveal that a required one is missing
         try:
-            spec = JobSpec.model_validate(data)
+            spec: BaseJob = kind.model_validate(data)
         except ValidationError as error:
             by_path: dict[str, Any] = {}
-            for item in error.errors():  # of the members of a union, the one that came furthest speaks
+            for item in _untagged(error):  # of the members of a union, the one that came furthest speaks
                 best = by_path.setdefault(_path(item["loc"]), item)
                 if len(item["loc"]) > len(best["loc"]):
                     by_path[_path(item["loc"])] = item
@@ -101,28 +118,29 @@ def parse_job(raw: Mapping[str, Any]) -> tuple[JobSpec | None, list[Fault], set[
     return None, faults, broken
 
 
-def _combinations(spec: JobSpec, broken: set[str]) -> list[Fault]:
+def _untagged(error: ValidationError) -> list[dict[str, Any]]:
+    """The errors of a job, their places without the name of the method, which pydantic puts behind ``method``."""
+    found: list[dict[str, Any]] = [dict(item) for item in error.errors()]
+    for item in found:
+        if item["loc"][0] == "method" and item["loc"][1:2] and item["loc"][1] in BASELINES:
+            item["tag"], item["loc"] = item["loc"][1], ("method", *item["loc"][2:])
+    return found
+
+
+def _combinations(spec: BaseJob, broken: set[str]) -> list[Fault]:
     """Faults of fields that are right alone and wrong together; those that rest on a broken one are left out."""
-    faults = []
-    budget, method, cuda = spec.budget, spec.method, spec.backbone.device.startswith("cuda")
+    cuda = spec.backbone.device.startswith("cuda")
 
     def sound(*paths: str) -> bool:
         return not any(f"{b}.".startswith(f"{p}.") or p.startswith(f"{b}.") for b in broken for p in paths)
 
-    limits = budget.model_dump()
-    if sound("budget") and all(limit is None for limit in limits.values()):
-        faults.append(Fault("budget", f"expected at least one of {', '.join(limits)}; got none"))
-    size = 2 if method.optimizer == "auto" else population_asked(method.optimizer, method.population)
-    least = method.members * (size + method.first_extras)  # the start and a generation, of every member
-    rests_on = ("budget.evaluations", "method.population", "method.members", "method.accept", "method.preset")
-    if sound(*rests_on) and budget.evaluations is not None and budget.evaluations < least:
-        words = "" if method.optimizer == "auto" else f" (population {size}{_extras(method)})"
-        mend = "raise the budget" if method.optimizer == "auto" else "raise the budget or lower method.population"
-        expected = f"expected at least one generation, {least} evaluations{words}"
-        faults.append(Fault("budget.evaluations", f"{expected}, got {budget.evaluations}; {mend}"))
+    faults = _budget_faults(spec, sound) if isinstance(spec, JobSpec) else []
     if sound("selection") and spec.selection.by == "last" and spec.selection.patience is not None:
         why = "the latest prompt is always the one handed out"
         faults.append(Fault("selection.patience", f"expected none with selection.by last, {why}; take metric or loss"))
+    if sound("selection") and isinstance(spec, BaselineJob) and spec.selection.average not in (None, 1):
+        why = "a baseline hands out one step, no mean"
+        faults.append(Fault("selection.average", f"expected none, {why}, got {spec.selection.average}"))
     if sound("evaluators", "backbone.device") and spec.evaluators.count and cuda != (spec.evaluators.gpus > 0):
         faults.append(
             Fault(
@@ -139,10 +157,30 @@ def _combinations(spec: JobSpec, broken: set[str]) -> list[Fault]:
     return faults
 
 
+def _budget_faults(spec: JobSpec, sound: Callable[..., bool]) -> list[Fault]:
+    """A search needs a limit, and room for a generation under it."""
+    faults, budget, method = [], spec.budget, spec.method
+    limits = budget.model_dump()
+    if sound("budget") and all(limit is None for limit in limits.values()):
+        faults.append(Fault("budget", f"expected at least one of {', '.join(limits)}; got none"))
+    size = 2 if method.optimizer == "auto" else population_asked(method.optimizer, method.population)
+    least = method.members * (size + method.first_extras)  # the start and a generation, of every member
+    rests_on = ("budget.evaluations", "method.population", "method.members", "method.accept", "method.preset")
+    if sound(*rests_on) and budget.evaluations is not None and budget.evaluations < least:
+        words = "" if method.optimizer == "auto" else f" (population {size}{_extras(method)})"
+        mend = "raise the budget" if method.optimizer == "auto" else "raise the budget or lower method.population"
+        expected = f"expected at least one generation, {least} evaluations{words}"
+        faults.append(Fault("budget.evaluations", f"{expected}, got {budget.evaluations}; {mend}"))
+    return faults
+
+
 def _fault(item: Any) -> Fault:
     path, kind, value = _path(item["loc"]), item["type"], item["input"]
     if kind == "extra_forbidden":
-        return Fault(path, f"unknown key{did_you_mean(str(item['loc'][-1]), _keys_at(item['loc'][:-1]))}")
+        return Fault(path, f"unknown key{did_you_mean(str(item['loc'][-1]), _keys_at(item))}")
+    if kind.startswith("union_tag"):
+        name = value.get("name") if isinstance(value, dict) else value
+        return Fault("method.name", f"expected one of {', '.join(BASELINES)}, got {_shown(name)}{_method_hint(name)}")
     if kind == "missing":
         return Fault(path, "missing; this key is required")
     message = re.sub(r"^(Input|Value|String|List) should", "should", item["msg"]).removeprefix("Value error, ")
@@ -153,9 +191,19 @@ def _fault(item: Any) -> Fault:
     return Fault(path, f"{message}, got {_shown(value)}{hint}")
 
 
-def _keys_at(location: Sequence[Any]) -> list[str]:
+def _method_hint(name: Any) -> str:
+    """For an optimizer that was given as the name of a baseline, or a baseline that is misspelt."""
+    if not isinstance(name, str):
+        return ""
+    return did_you_mean(name, BASELINES) or "; the optimizer of a search is given as method.optimizer"
+
+
+def _keys_at(item: Any) -> list[str]:
+    """Keys that are known beside the one that an error speaks of."""
+    if "tag" in item:
+        return list(method_class(item["tag"]).model_fields)
     model: Any = JobSpec
-    for key in location:
+    for key in item["loc"][:-1]:
         field = model.model_fields.get(key)
         if field is None or not isinstance(field.annotation, type) or not issubclass(field.annotation, BaseModel):
             return []
@@ -179,6 +227,9 @@ def _path(location: Sequence[Any]) -> str:
 def _replace(data: dict[str, Any], item: Any) -> None:
     """Remove a faulty key from ``data``, put a stand-in where a required one is missing."""
     keys = [str(key) for key in item["loc"] if not isinstance(key, int)]
+    if item["type"].startswith("union_tag") or (keys[0] == "method" and item["type"] == "missing"):
+        data["method"] = _STAND_INS["method"]
+        return
     if item["type"] == "missing":
         data[keys[0]] = _STAND_INS[keys[0]] | data.get(keys[0], {})
         return
@@ -202,10 +253,19 @@ class _UniqueKeys(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def _override(raw: dict[str, Any], override: str) -> None:
-    path, equals, text = override.partition("=")
+# 5e-5 is a number to everyone but YAML 1.1, which wants 5.0e-5.
+_UniqueKeys.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+[eE][-+]?\d+$"), list("-+0123456789"))
+
+
+def override(raw: dict[str, Any], change: str) -> None:
+    """Lay ``key.path=value`` over a job, the value read as YAML.
+
+    Raises:
+        JobError: if there is no ``=``.
+    """
+    path, equals, text = change.partition("=")
     if not equals or not path.strip():
-        raise JobError([Fault("--set", f"expected key.path=value, got {_shown(override)}")])
+        raise JobError([Fault("--set", f"expected key.path=value, got {_shown(change)}")])
     value = _override_value(path.strip().split("."), text)
     *parents, last = path.strip().split(".")
     holder = raw
@@ -219,7 +279,7 @@ def _override(raw: dict[str, Any], override: str) -> None:
 def _override_value(keys: list[str], text: str) -> Any:
     """``text`` as YAML; but a template such as ``{text} . It was {mask} .`` is text, not a mapping."""
     try:
-        value = yaml.safe_load(text)
+        value = yaml.load(text, _UniqueKeys)  # noqa: S506, a safe loader
     except (yaml.YAMLError, ValueError):
         return text
     models: Any = JobSpec

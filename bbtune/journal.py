@@ -26,7 +26,7 @@ from bbtune.errors import DeadlineReached, JournalError
 from bbtune.evaluation.base import Evaluator, Scores, Split
 from bbtune.objective import Subset
 
-FORMAT = 4
+FORMAT = 5
 Record = dict[str, Any]
 
 
@@ -130,7 +130,7 @@ def _checksum(record: Record) -> str:
     return f"{crc32(json.dumps(record, allow_nan=False).encode()):08x}"
 
 
-def z_digest(z: NDArray[np.float64]) -> str:
+def array_digest(z: NDArray[Any]) -> str:
     """SHA-256 (hex) of an array's numbers and shape."""
     return hashlib.sha256(repr(z.shape).encode() + np.ascontiguousarray(z, dtype="<f8").tobytes()).hexdigest()
 
@@ -143,6 +143,9 @@ class Recorded:
         records: of earlier sessions.
         journal: where new scores go.
         keep_logits: whether the search reads the label logits of the train split, so that its replay needs them.
+
+    Attributes:
+        began: reading of :func:`time.monotonic` from which the seconds of the run count, earlier sessions included.
     """
 
     def __init__(
@@ -159,7 +162,7 @@ class Recorded:
         self._stopped = any(record["event"] == "stop" for record in records)
         self._next = 0
         last = max((record.get("elapsed_s", 0.0) for record in records), default=0.0)
-        self._start = time.monotonic() - last
+        self.began = time.monotonic() - last
 
     def evaluate(
         self,
@@ -187,17 +190,14 @@ class Recorded:
         if self._evaluator is None:
             raise EndOfRecord
         scores = self._evaluator.evaluate(z, split, deadline, first, subset)
-        if deadline is not None and time.monotonic() > deadline:
+        now = time.monotonic()
+        if deadline is not None and now > deadline:
             raise DeadlineReached("the budget of seconds ended inside a generation")
-        scores = replace(scores, elapsed_s=self.elapsed_s(), unix_ms=now_ms())
+        scores = replace(scores, elapsed_s=round(now - self.began, 3), unix_ms=now_ms())
         if self._journal is not None:
             kept = self._keep_logits and split == "train"
             self._journal.append(_record(z, split, subset, scores if kept else replace(scores, logits=None)))
         return scores
-
-    def elapsed_s(self) -> float:
-        """Seconds of the run so far, earlier sessions included."""
-        return round(time.monotonic() - self._start, 3)
 
 
 class EndOfRecord(Exception):
@@ -214,7 +214,7 @@ def _record(z: NDArray[np.float64], split: Split, subset: Subset | None, scores:
         "event": "scores",
         "split": split,
         "subset": None if subset is None else list(subset),
-        "z_sha256": z_digest(z),
+        "z_sha256": array_digest(z),
         "loss": scores.loss.tolist(),
         "metric": scores.metric.tolist(),
         "logits": None if scores.logits is None else _packed(scores.logits),
@@ -236,7 +236,7 @@ def _unpacked(packed: Record) -> NDArray[np.float32]:
 
 
 def _replayed(record: Record, z: NDArray[np.float64], split: Split, subset: Subset | None) -> Scores:
-    asked = {"split": split, "subset": None if subset is None else list(subset), "z_sha256": z_digest(z)}
+    asked = {"split": split, "subset": None if subset is None else list(subset), "z_sha256": array_digest(z)}
     if any(record[key] != value for key, value in asked.items()):
         raise JournalError(
             f"replay asks for {_named(asked)}, the journal has {_named(record)}; the code, a library or the kind of "

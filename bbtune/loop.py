@@ -31,13 +31,21 @@ class Limits:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a search has used: candidates scored on the train split, texts run through the model (train and dev),
-    texts times layers that ran, seconds of the clock."""
+    """What a method has used before the test split.
+
+    Attributes:
+        evaluations: candidates scored on the train split; of gradient descent, passes over it.
+        examples: texts run through the model, train and dev.
+        layer_forwards: texts times layers that ran.
+        seconds: of the clock.
+        backward_examples: texts that a gradient was taken of.
+    """
 
     evaluations: int = 0
     examples: int = 0
     layer_forwards: int = 0
     seconds: float = 0.0
+    backward_examples: int = 0
 
 
 @dataclass(frozen=True)
@@ -80,18 +88,18 @@ class Ledger:
     Args:
         limits: of the search.
         sizes: of the splits and the model.
+        began: reading of :func:`time.monotonic` from which the seconds count; None is now.
     """
 
-    def __init__(self, limits: Limits, sizes: Sizes) -> None:
+    def __init__(self, limits: Limits, sizes: Sizes, began: float | None = None) -> None:
         self._limits = limits
         self._sizes = sizes
-        self._counted_at = time.monotonic()
+        self._began = time.monotonic() if began is None else began
         self.cost = Cost()
 
     def spend(self, scores: Scores, evaluations: int) -> None:
         """Add what a call cost."""
         cost = self.cost
-        self._counted_at = time.monotonic()
         self.cost = Cost(
             cost.evaluations + evaluations,
             cost.examples + scores.examples,
@@ -121,7 +129,7 @@ class Ledger:
 
     def deadline(self) -> float | None:
         """When the seconds end, on the clock of :func:`time.monotonic`."""
-        return None if self._limits.seconds is None else self._counted_at + self._limits.seconds - self.cost.seconds
+        return None if self._limits.seconds is None else self._began + self._limits.seconds
 
 
 def run_search(

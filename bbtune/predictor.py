@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bbtune.backbone.sources import read_model_card
+from bbtune.baselines.account import NO_PAST
+from bbtune.baselines.methods import make_baseline
 from bbtune.errors import BbtuneError
 from bbtune.evaluation.evaluator import PromptEvaluator
 from bbtune.evaluation.local import LocalPool
-from bbtune.plan import Plan, tuned_layers
+from bbtune.plan import Plan
 from bbtune.result import TuneResult
+from bbtune.search_plan import SearchPlan, tuned_layers
+from bbtune.spec import JobSpec
 from bbtune.task.metrics import Metric
 from bbtune.task.task import Example
 from bbtune.task.template import Template
@@ -33,15 +40,10 @@ class Predictor:
     """
 
     def __init__(self, result: TuneResult) -> None:
-        reading, card = result.reading, read_model_card(result.spec.backbone)
-        template = Template(reading.template, reading.kind)
-        layers = tuned_layers(result.spec.prompt, card)
-        plan = Plan(result.spec, reading.kind, template, reading.label_words, layers, card.layer_count, (), ())
+        reading = result.reading
         self._labels = result.labels
         self.kind = reading.kind
-        metric = Metric("accuracy", len(result.labels))
-        self._evaluator = PromptEvaluator(LocalPool(plan), plan, metric, result.scales, together=1)
-        self._z = result.z
+        self._label_logits = _restored(result, Template(reading.template, reading.kind))
 
     def predict(self, texts: Sequence[str | tuple[str, ...]]) -> list[Prediction]:
         """Labels of texts, or of pairs of texts for a task of pairs.
@@ -52,7 +54,7 @@ class Predictor:
         examples = [self._example(text) for text in texts]
         if not examples:
             return []
-        logits = self._evaluator.label_logits(self._z, examples).astype(np.float64)
+        logits = self._label_logits(examples).astype(np.float64)
         shares = np.exp(logits - logits.max(axis=1, keepdims=True))
         shares /= shares.sum(axis=1, keepdims=True)
         return [Prediction(self._labels[i], float(share[i])) for share, i in zip(shares, logits.argmax(1), strict=True)]
@@ -65,3 +67,27 @@ class Predictor:
             raise BbtuneError(f"expected {what} that is not empty, got {text!r}")
         clean = [" ".join(part.split()) for part in parts]  # as the rows of a task are read
         return Example(clean[0], clean[1] if expected == 2 else None, 0)
+
+
+def _restored(result: TuneResult, template: Template) -> Callable[[Sequence[Example]], NDArray[np.float32]]:
+    """From examples to label logits (N, C), by what a run has learned."""
+    spec, metric = result.spec, Metric("accuracy", len(result.labels))
+    words, kind = result.reading.label_words, result.reading.kind
+    if not isinstance(spec, JobSpec):
+        plan = Plan(spec=spec, kind=kind, template=template, label_words=words, train=(), dev=())
+        baseline = make_baseline(plan, metric, Path(), NO_PAST)
+        baseline.restore(result.learned)
+        return baseline.label_logits
+    card = read_model_card(spec.backbone)
+    searched = SearchPlan(
+        spec=spec,
+        kind=kind,
+        template=template,
+        label_words=words,
+        layers=tuned_layers(spec.prompt, card),
+        depth=card.layer_count,
+        train=(),
+        dev=(),
+    )
+    evaluator = PromptEvaluator(LocalPool(searched), searched, metric, result.learned["scales"], together=1)
+    return partial(evaluator.label_logits, result.learned["z"])

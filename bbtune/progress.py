@@ -22,6 +22,7 @@ class Show(Protocol):
         self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
     ) -> None: ...
     def event(self, event: Generation) -> None: ...
+    def runs(self, done: int, total: int) -> None: ...
     def say(self, text: str) -> None: ...
 
 
@@ -51,6 +52,9 @@ class Plain:
         if time.monotonic() >= self._next:
             self._next = time.monotonic() + _PLAIN_EVERY_S
             self.say(f"{describe(event)}  {self._pace.describe()}")
+
+    def runs(self, done: int, total: int) -> None:
+        """Nothing: every run that ends has a line."""
 
     def say(self, text: str) -> None:
         """Print one line."""
@@ -82,6 +86,10 @@ class Live:
         self._pace.take(event.cost)
         text = f"{describe(event)}  {self._pace.describe()}"
         self._progress.update(self._task, completed=self._pace.share, description=text)
+
+    def runs(self, done: int, total: int) -> None:
+        """Move the bar of a study."""
+        self._progress.update(self._task, completed=done / total, description=f"{done} of {total} runs")
 
     def say(self, text: str) -> None:
         """Print one line above the bar."""

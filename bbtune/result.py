@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from bbtune.errors import BbtuneError
 from bbtune.jobfile import load_job
+from bbtune.journal import array_digest
 from bbtune.loop import Cost
-from bbtune.spec import JobSpec
+from bbtune.spec import BaseJob
 from bbtune.task.metrics import Estimate
 
-RESULT, PROMPT, SPEC, JOURNAL, PLOT = "result.json", "prompt.safetensors", "spec.yaml", "journal.jsonl", "plot.png"
+RESULT, SPEC, JOURNAL, PLOT = "result.json", "spec.yaml", "journal.jsonl", "plot.png"
+STUDY = "study.json"
+LEARNED, PREDICTED, TRAINING = "learned.safetensors", "predicted.safetensors", "training"
+Arrays = Mapping[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -37,47 +41,78 @@ class Reading:
 
 
 @dataclass(frozen=True)
+class Point:
+    """Where a method stood after so much cost.
+
+    Attributes:
+        best_loss: lowest train loss so far, None before the first.
+        dev: metric of what would have been handed out.
+    """
+
+    evaluations: int
+    examples: int
+    layer_forwards: int
+    backward_examples: int
+    seconds: float
+    best_loss: float | None
+    dev: float
+
+
+@dataclass(frozen=True)
 class TuneResult:
     """The end of a run.
 
     Attributes:
-        z: (L, D), what the optimizer found, before scaling.
-        scales: (L,), calibrated factors of z.
+        learned: what the method found. Of a search ``z`` (L, D), what the optimizer saw, and ``scales`` (L,), its
+            calibrated factors; of a baseline its trained weights by name, possibly none.
+        parameters: how many numbers were searched or trained.
         scores: ``majority``, ``zero_shot`` and ``tuned``.
         gain: tuned - zero_shot on test, paired bootstrap interval.
+        predicted: labels (N,) on the test split: ``truth``, ``zero_shot`` and ``tuned``.
+        curve: of the search or the training, in order.
+        seeds: ``job``, of everything random, and ``task``, of the few-shot draw.
+        fingerprints: SHA-256 (hex) of ``task`` (all splits), ``test`` (its test split) and ``model``.
+        task: name of the task.
         reading: template and label words.
+        peak_memory_mib: highest resident memory of a process that held the model, on a GPU what it allocated there.
         stopped_ms: time of day when the search ended, milliseconds since 1970.
     """
 
-    spec: JobSpec
+    spec: BaseJob
     labels: tuple[str, ...]
     metric: str
-    z: NDArray[np.float64]
-    scales: NDArray[np.float64]
+    learned: Arrays
+    parameters: int
     stop_reason: str
     cost: Cost
     scores: dict[str, Scored]
     gain: Estimate
+    predicted: Arrays
+    curve: tuple[Point, ...]
     seeds: dict[str, int]
     versions: dict[str, str]
+    fingerprints: dict[str, str]
+    task: str
     reading: Reading
+    peak_memory_mib: float
     stopped_ms: int
 
     def save(self, folder: Path) -> None:
-        """Write result.json and prompt.safetensors, result.json last and at once."""
+        """Write learned.safetensors, predicted.safetensors and result.json, the last at the end and at once."""
         from safetensors.numpy import save_file
 
-        save_file({"z": self.z, "scales": self.scales}, folder / PROMPT)
+        save_file(dict(self.learned), folder / LEARNED)
+        save_file(dict(self.predicted), folder / PREDICTED)
         part = folder / (RESULT + ".part")
         part.write_text(json.dumps(self.as_dict(), indent=2) + "\n", encoding="utf-8")
         part.replace(folder / RESULT)
 
     def as_dict(self) -> dict[str, Any]:
         """The content of result.json."""
-        from bbtune.journal import z_digest
-
         return {
             "name": self.spec.name,
+            "method": self.spec.method_name,
+            "task": self.task,
             "spec_hash": self.spec.spec_hash,
             "stop_reason": self.stop_reason,
             "cost": asdict(self.cost),
@@ -88,9 +123,13 @@ class TuneResult:
                 for name, scored in self.scores.items()
             },
             "gain": self.gain.as_dict(),
-            "z_sha256": z_digest(self.z),
+            "parameters": self.parameters,
+            "peak_memory_mib": self.peak_memory_mib,
+            "learned_sha256": {name: array_digest(array) for name, array in self.learned.items()},
             "seeds": self.seeds,
             "versions": self.versions,
+            "fingerprints": self.fingerprints,
+            "curve": [asdict(point) for point in self.curve],
             "reading": asdict(self.reading),
             "stopped_ms": self.stopped_ms,
         }
@@ -106,7 +145,8 @@ class TuneResult:
 
         folder = Path(folder)
         if not (folder / RESULT).is_file():
-            hint = f"; it has not finished: bbtune resume {folder}" if (folder / JOURNAL).is_file() else ""
+            unfinished = f"; it has not finished: bbtune resume {folder}"
+            hint = unfinished if (folder / JOURNAL).is_file() else study_hint(folder)
             raise BbtuneError(f"{folder}: expected a finished run with {RESULT}, found none{hint}")
         try:
             return cls._read(folder)
@@ -118,7 +158,6 @@ class TuneResult:
         from safetensors.numpy import load_file
 
         raw = json.loads((folder / RESULT).read_text(encoding="utf-8"))
-        arrays = load_file(folder / PROMPT)
         spec = load_job(folder / SPEC)
         if spec.spec_hash != raw["spec_hash"]:
             raise ValueError(f"{SPEC} has changed since: it is {spec.spec_hash[:12]}, was {raw['spec_hash'][:12]}")
@@ -128,8 +167,8 @@ class TuneResult:
             spec=spec,
             labels=tuple(raw["labels"]),
             metric=raw["metric"],
-            z=arrays["z"],
-            scales=arrays["scales"],
+            learned=load_file(folder / LEARNED),
+            parameters=raw["parameters"],
             stop_reason=raw["stop_reason"],
             cost=Cost(**raw["cost"]),
             scores={
@@ -137,8 +176,13 @@ class TuneResult:
                 for name, value in raw["scores"].items()
             },
             gain=Estimate(**raw["gain"]),
+            predicted=load_file(folder / PREDICTED),
+            curve=tuple(Point(**point) for point in raw["curve"]),
             seeds=raw["seeds"],
             versions=raw["versions"],
+            fingerprints=raw["fingerprints"],
+            task=raw["task"],
+            peak_memory_mib=raw["peak_memory_mib"],
             reading=Reading(reading["kind"], reading["template"], words),
             stopped_ms=raw["stopped_ms"],
         )
@@ -146,6 +190,7 @@ class TuneResult:
     def summary(self) -> str:
         """The result in words."""
         cost, task = self.cost, self.spec.task
+        backward = f"{cost.backward_examples} of them backward, " if cost.backward_examples else ""
         rows = [f"{'':<12}{'dev (selected on)':<24}test"]
         for name, scored in self.scores.items():
             rows.append(f"{name.replace('_', '-'):<12}{scored.dev!s:<24}{scored.test}")
@@ -155,7 +200,7 @@ class TuneResult:
                 *rows,
                 f"{'gain':<12}{'':<24}{self.gain.value:+.3f} [{self.gain.low:+.3f}, {self.gain.high:+.3f}]",
                 self.verdict(),
-                f"cost: {cost.evaluations} evaluations, {cost.examples} examples, "
+                f"cost: {cost.evaluations} evaluations, {cost.examples} examples, {backward}"
                 f"{cost.layer_forwards} layer-forwards, {cost.seconds:.1f} s; stopped by {self.stop_reason}",
                 f"spec {self.spec.spec_hash[:12]}, seeds: job {self.seeds['job']}, task {self.seeds['task']}; "
                 f"task {task.source}, model {self.spec.backbone.model}",
@@ -169,3 +214,12 @@ class TuneResult:
         if self.gain.high < 0:
             return "tuned is worse than zero-shot on test: the interval of the gain lies below 0"
         return "no significant difference between tuned and zero-shot on test: the interval of the gain holds 0"
+
+
+def study_hint(folder: Path) -> str:
+    """What else to do with a folder that holds a study where a run was expected; nothing of other folders."""
+    if not (folder / STUDY).is_file():
+        return ""
+    done = sorted(path.parent for path in folder.glob(f"*/{RESULT}"))
+    one = f"name one of its runs, such as {done[0]}, or bbtune compare {folder}; " if done else ""
+    return f"; it holds a study: {one}what it lacks, the bbtune run that began it runs and sends"

@@ -19,6 +19,22 @@ class Judged:
     selected: bool
 
 
+NOTHING_YET = Judged(np.inf, -np.inf, True)
+
+
+def is_better(by: str, loss: float, metric: float, best: Judged) -> bool:
+    """Whether dev scores rank above the best so far.
+
+    Args:
+        by: ``metric``, of equals the lower loss; ``loss``, of equals the higher metric; ``last`` for the latest.
+        loss, metric: on dev.
+        best: so far.
+    """
+    if by == "metric":
+        return (metric, -loss) > (best.metric, -best.loss)
+    return by == "last" or (-loss, metric) > (-best.loss, best.metric)
+
+
 class Selection:
     """Judges what a search has found on dev, and keeps the best.
 
@@ -27,7 +43,7 @@ class Selection:
 
     Args:
         z: (L, D), the starting point.
-        by: ``metric``, of equals the lower loss; ``loss``, of equals the higher metric; ``last`` for the latest.
+        by: rule of :func:`is_better`.
         average: number of incumbents in a mean.
         patience: judgements without a better one after which the search should stop; None for no such stop.
     """
@@ -36,7 +52,7 @@ class Selection:
         self, z: NDArray[np.float64], by: str = "metric", average: int = 1, patience: int | None = None
     ) -> None:
         self.z = z
-        self.best = Judged(np.inf, -np.inf, True)
+        self.best = NOTHING_YET
         self._by = by
         self._average = average
         self._patience = patience
@@ -65,12 +81,7 @@ class Selection:
     def judge(self, z: NDArray[np.float64], scores: Scores) -> Judged:
         """Take the dev scores of z."""
         loss, metric = float(scores.loss[0]), float(scores.metric[0])
-        ranks = {
-            "metric": (metric, -loss) > (self.best.metric, -self.best.loss),
-            "loss": (-loss, metric) > (-self.best.loss, self.best.metric),
-            "last": True,
-        }
-        judged = Judged(loss, metric, ranks[self._by])
+        judged = Judged(loss, metric, is_better(self._by, loss, metric, self.best))
         self._since_best += 1
         if judged.selected:
             self.z, self.best, self._since_best = z, judged, 0

@@ -2,172 +2,164 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import shutil
 import uuid
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
-
-from bbtune.assess import assess
-from bbtune.backbone.frozen import DTYPES
-from bbtune.backbone.products import fastest_product
+from bbtune.assess import ZeroShot, assess
+from bbtune.backbone.memory import forget_peak
 from bbtune.backbone.sources import ModelCard
-from bbtune.build import make_search, make_selection
-from bbtune.cost import Sizes
+from bbtune.baselines.account import Past, read_step
+from bbtune.baselines.methods import make_baseline
 from bbtune.errors import JournalError
-from bbtune.evaluation.base import Pool
-from bbtune.evaluation.evaluator import PromptEvaluator
-from bbtune.evaluation.local import LocalPool
-from bbtune.evaluation.ray_pool import RayPool
-from bbtune.journal import FORMAT, EndOfRecord, Journal, Record, Recorded, now_ms
-from bbtune.loop import Generation, Ledger, Limits, Stopped, run_search
+from bbtune.journal import FORMAT, Journal, Record, now_ms
+from bbtune.loop import Cost, Generation
+from bbtune.method import Fitted, Method
 from bbtune.plan import Plan
 from bbtune.plot import plot_run
 from bbtune.progress import Show
-from bbtune.prompts.space import layer_scales
-from bbtune.result import PLOT, Reading, TuneResult
-from bbtune.search import Search
-from bbtune.spec import JobSpec
+from bbtune.prompt_search import PromptSearch, replayed_generations
+from bbtune.result import PLOT, TRAINING, Point, Reading, TuneResult
+from bbtune.search_plan import SearchPlan
+from bbtune.spec import BaseJob, JobSpec
 from bbtune.task.task import Task, label_array
 from bbtune.tracking import RunCard, Tracker
 from bbtune.versions import git_commit, versions
 
 
 class Session:
-    """A run in this process: earlier sessions are replayed from the journal, then the search goes on.
+    """A run in this process: what an earlier session did comes from the journal, then the method goes on.
 
     Args:
         folder: of the run.
         journal: with its start record.
         show: told of every generation.
+        shared: folder that the run shares with others of its study.
     """
 
-    def __init__(self, folder: Path, journal: Journal, plan: Plan, task: Task, show: Show | None) -> None:
+    def __init__(
+        self, folder: Path, journal: Journal, plan: Plan, task: Task, show: Show | None, shared: Path | None = None
+    ) -> None:
         self._folder = folder
         self._journal = journal
         self._plan = plan
         self._task = task
         self._show = show
+        self._shared = shared
         self._events: list[Generation] = []
+        self._peak_memory_mib = 0.0
 
-    def finish(self) -> TuneResult:
-        """Search, score the test split, and leave the result in the folder."""
+    def finish(self, tracked: bool) -> TuneResult:
+        """Run the method, score the test split, and leave the result in the folder.
+
+        Args:
+            tracked: whether to send what happens to MLflow meanwhile.
+        """
         spec = self._plan.spec
-        tracker = Tracker(self._folder, run_card(spec, self._journal.records[0])) if spec.tracking.enabled else None
+        tracker = Tracker(self._folder, run_card(spec, self._journal.records[0])) if tracked else None
         result = None
+        forget_peak()
         try:
-            plan = replace(self._plan, product=self._product())
-            pool: Pool = RayPool(plan) if spec.evaluators.count else LocalPool(plan)
+            method = self._method()
             try:
-                result = self._result(pool, tracker)
+                result = self._result(method, self._fitted(method, tracker))
             finally:
-                pool.close()
+                method.close()
         finally:
             if tracker is not None and not tracker.close(result):
                 later = f"send it later: bbtune sync {self._folder}"
                 self._say(f"MLflow lacks part of the record ({tracker.problem}); {later}")
         return result
 
-    def _result(self, pool: Pool, tracker: Tracker | None) -> TuneResult:
-        plan, task, spec = self._plan, self._task, self._plan.spec
-        # Before the clock runs, because it imports the optimizer's library.
-        search = make_search(spec, plan.sizes, label_array(plan.train))
-        measured = self._calibration(pool)
-        self._describe(pool)
-        scales = layer_scales(np.array(measured["stds"]), spec.method.alpha, spec.method.sigma)
-        evaluator = PromptEvaluator(pool, plan, task.metric, scales, measured["together"])
-        stopped = self._search(search, evaluator, tracker)
-        if (stop := self._journal.find("stop")) is None:
-            stop = {"event": "stop", "reason": stopped.reason, "unix_ms": now_ms()}
-            self._journal.append(stop)
-        self._say(f"scoring {len(task.test)} test texts, with and without the prompt")
-        scores, gain = assess(evaluator, task, stopped.z, spec.seed)
-        result = TuneResult(
-            spec=spec,
-            labels=task.labels,
-            metric=task.metric.name,
-            z=stopped.z,
-            scales=scales,
-            stop_reason=stopped.reason,
-            cost=stopped.cost,
-            scores=scores,
-            gain=gain,
-            seeds={"job": spec.seed, "task": spec.task.seed},
-            versions=self._journal.records[0]["versions"],
-            reading=Reading(plan.kind, plan.template.text, plan.label_words),
-            stopped_ms=stop["unix_ms"],
-        )
-        result.save(self._folder)
-        plot_run(self._events, task.metric.name, spec.name, self._folder / PLOT)
-        return result
+    def _method(self) -> Method:
+        plan, metric = self._plan, self._task.metric
+        if isinstance(plan, SearchPlan):
+            return PromptSearch(plan, metric, self._journal, self._say)
+        return make_baseline(plan, metric, self._folder / TRAINING, self._past())
 
-    def _describe(self, pool: Pool) -> None:
-        """Say which path the evaluators take, and what memory; one answers for all."""
-        if self._journal.find("stop") is None:
-            if chosen := self._journal.records[0]["chosen"]:
-                self._say(f"method auto: {chosen}")
-            self._say(f"each evaluator: {pool.run('describe', [()])[0]}")
+    def _past(self) -> Past:
+        steps = recorded_events(self._plan.spec, self._journal.records)
+        return Past(len(steps), steps[-1].cost if steps else Cost(), self._journal.find("stop") is not None)
 
-    def _product(self) -> str:
-        """The matrix product of all evaluators, measured once in the life of a run: others may round differently."""
-        if (record := self._journal.find("product")) is None:
-            spec = self._plan.spec
-            device = "cpu" if spec.backbone.device == "cpu" else "cuda"
-            name = fastest_product(DTYPES[spec.backbone.dtype], device, spec.evaluators.threads)
-            record = {"event": "product", "name": name}
-            self._journal.append(record)
-        return str(record["name"])
-
-    def _calibration(self, pool: Pool) -> Record:
-        """Natural scales of the tuned layers and candidates per call, measured once in the life of a run."""
-        if (record := self._journal.find("calibration")) is None:
-            record = {
-                "event": "calibration",
-                "stds": pool.run("calibrate", [()])[0].tolist(),
-                "together": int(pool.run("together", [()])[0]),
-            }
-            self._journal.append(record)
-        return record
-
-    def _search(self, search: Search, evaluator: PromptEvaluator, tracker: Tracker | None) -> Stopped:
-        plan = self._plan
-        recorded = Recorded(evaluator, list(self._journal.records), self._journal, search.uses_logits)
-        ledger = Ledger(limits(plan.spec), plan.sizes)
-        for event in run_search(search, recorded, ledger, make_selection(plan.spec, search)):
-            if isinstance(event, Stopped):
+    def _fitted(self, method: Method, tracker: Tracker | None) -> Fitted:
+        searched = isinstance(self._plan, SearchPlan)
+        past = [] if searched else recorded_events(self._plan.spec, self._journal.records)
+        for event in method.fit():
+            if isinstance(event, Fitted):
+                self._peak_memory_mib = round(method.peak_memory_mib(), 1)  # before zero-shot asks for another model
                 return event
+            if len(self._events) < len(past):
+                event = past[len(self._events)]  # done again behind a cut: what was recorded first stands
+            elif not searched:
+                self._journal.append({"event": "step", **asdict(event)})
             self._events.append(event)
             if tracker is not None:
                 tracker.take(event)
             if self._show is not None:
                 self._show.event(event)
-        raise JournalError("the search ended without a reason; please report this")
+        raise JournalError("the method ended without a reason; please report this")
+
+    def _result(self, method: Method, fitted: Fitted) -> TuneResult:
+        plan, task, spec = self._plan, self._task, self._plan.spec
+        if (stop := self._journal.find("stop")) is None:
+            stop = {"event": "stop", "reason": fitted.reason, "cost": asdict(fitted.cost), "unix_ms": now_ms()}
+            self._journal.append(stop)
+        self._say(f"scoring {len(task.test)} test texts, with and without what was learned")
+        start = self._journal.records[0]
+        zero_shot = ZeroShot(self._shared, _reading_key(plan, start))
+        scores, gain, predicted = assess(method, task, spec.seed, zero_shot)
+        result = TuneResult(
+            spec=spec,
+            labels=task.labels,
+            metric=task.metric.name,
+            learned=fitted.learned,
+            parameters=fitted.parameters,
+            stop_reason=stop["reason"],
+            cost=Cost(**stop["cost"]),
+            scores=scores,
+            gain=gain,
+            predicted=predicted,
+            curve=tuple(_point(event) for event in self._events),
+            seeds={"job": spec.seed, "task": spec.task.seed},
+            versions=start["versions"],
+            fingerprints={name: start[f"{name}_sha256"] for name in ("task", "test", "model")},
+            task=task.name,
+            reading=Reading(plan.kind, plan.template.text, plan.label_words),
+            peak_memory_mib=self._peak_memory_mib,
+            stopped_ms=stop["unix_ms"],
+        )
+        result.save(self._folder)
+        shutil.rmtree(self._folder / TRAINING, ignore_errors=True)  # checkpoints, some times as large as the model
+        plot_run(self._events, task.metric.name, spec.name, self._folder / PLOT)
+        return result
 
     def _say(self, text: str) -> None:
         if self._show is not None:
             self._show.say(text)
 
 
-def limits(spec: JobSpec) -> Limits:
-    """The limits of a job's search."""
-    return Limits(**spec.budget.model_dump())
+def _reading_key(plan: Plan, start: Record) -> str:
+    """SHA-256 (hex) of all that decides what the untouched model answers."""
+    spec = plan.spec
+    said = [start["model_sha256"], start["task_sha256"], spec.backbone.model_dump(mode="json"), spec.prompt.text]
+    said += [spec.prompt.place, plan.kind, plan.template.text, plan.label_words]
+    return hashlib.sha256(json.dumps(said).encode()).hexdigest()
 
 
-def replayed_events(spec: JobSpec, records: Sequence[Record]) -> list[Generation]:
-    """The generations of a run, from its records alone; of a job with everything chosen."""
-    events: list[Generation] = []
-    start = records[0]
-    labels = np.array(start["train_labels"], dtype=np.int64)
-    sizes = Sizes(len(labels), start["dev_size"], tuple(start["layers"]), start["depth"])
-    search, ledger = make_search(spec, sizes, labels), Ledger(limits(spec), sizes)
-    try:
-        for event in run_search(search, Recorded(None, list(records)), ledger, make_selection(spec, search)):
-            if isinstance(event, Generation):
-                events.append(event)
-    except EndOfRecord:
-        pass
-    return events
+def _point(event: Generation) -> Point:
+    return Point(**asdict(event.cost), best_loss=event.best_loss, dev=event.dev_metric)
+
+
+def recorded_events(spec: BaseJob, records: Sequence[Record]) -> list[Generation]:
+    """What a run has yielded so far, from its records alone; of a job with everything chosen."""
+    if isinstance(spec, JobSpec):
+        return replayed_generations(spec, records)
+    steps = [record for record in records if record["event"] == "step"]
+    return [read_step({key: value for key, value in step.items() if key != "event"}) for step in steps]
 
 
 def start_record(plan: Plan, task: Task, card: ModelCard) -> Record:
@@ -181,14 +173,24 @@ def start_record(plan: Plan, task: Task, card: ModelCard) -> Record:
         "task": task.name,
         "task_sha256": task.fingerprint,
         "model_sha256": card.fingerprint,
-        "train_labels": label_array(task.train).tolist(),
-        "layers": list(plan.layers),
-        "dev_size": len(task.dev),
-        "depth": plan.depth,
-        "chosen": plan.chosen,
+        "test_sha256": task.test_fingerprint,
+        **_search_facts(plan),
         "versions": versions(),
         "git_commit": git_commit(),
         "unix_ms": now_ms(),
+    }
+
+
+def _search_facts(plan: Plan) -> Record:
+    """What a replay of a search needs beside its scores."""
+    if not isinstance(plan, SearchPlan):
+        return {}
+    return {
+        "train_labels": label_array(plan.train).tolist(),
+        "layers": list(plan.layers),
+        "dev_size": len(plan.dev),
+        "depth": plan.depth,
+        "chosen": plan.chosen,
     }
 
 
@@ -212,12 +214,17 @@ def check_same_run(then: Record, now: Record) -> list[str]:
     ]
 
 
-def run_card(spec: JobSpec, start: Record) -> RunCard:
-    """What MLflow is told of a run before its first generation."""
+def run_card(spec: BaseJob, start: Record, parent_uid: str | None = None) -> RunCard:
+    """What MLflow is told of a run before its first generation.
+
+    Args:
+        start: first record of its journal.
+        parent_uid: of the group that it belongs to.
+    """
     tags = {f"bbtune.version.{name}": version for name, version in start["versions"].items()}
     if start["git_commit"]:
         tags["mlflow.source.git.commit"] = start["git_commit"]
-    if start["chosen"]:
+    if start.get("chosen"):
         tags["bbtune.auto"] = start["chosen"]
     dataset = {"name": start["task"], "digest": start["task_sha256"][:32], "source": spec.task.source}
-    return RunCard(start["uid"], spec, tags, dataset, start["unix_ms"])
+    return RunCard(start["uid"], spec, tags, dataset, start["unix_ms"], parent_uid)

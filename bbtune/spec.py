@@ -8,12 +8,13 @@ import os
 import re
 from collections.abc import Mapping
 from math import ceil
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from bbtune.errors import hide_credentials
+from bbtune.methods import BaselineSpec, Part
 from bbtune.presets import OPTIMIZER_DEFAULTS, PRESETS, PresetName
 
 
@@ -69,12 +70,7 @@ _Word = Annotated[str, AfterValidator(_word)]
 DEFAULT_OPTIMIZER = "auto"
 
 
-class _Part(BaseModel):
-    # Inputs are hidden so that a refused password is not shown by pydantic's own error text either.
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, hide_input_in_errors=True)
-
-
-class ColumnsSpec(_Part):
+class ColumnsSpec(Part):
     """Which columns of a table hold what."""
 
     text: str = "text"
@@ -82,7 +78,7 @@ class ColumnsSpec(_Part):
     label: str = "label"
 
 
-class TaskSpec(_Part):
+class TaskSpec(Part):
     """The data and how they are put to the model; what a task card gives is the default."""
 
     source: Annotated[str, AfterValidator(_task_source)]
@@ -98,7 +94,7 @@ class TaskSpec(_Part):
     holdout: Annotated[float, Field(gt=0, lt=1)] = 0.5
 
 
-class BackboneSpec(_Part):
+class BackboneSpec(Part):
     """The frozen model."""
 
     model: Annotated[str, AfterValidator(_model_source)]
@@ -112,7 +108,7 @@ class BackboneSpec(_Part):
     allow_pickle: bool = False
 
 
-class PromptSpec(_Part):
+class PromptSpec(Part):
     """The prompt that is searched: its text, where it stands, and which hidden states are tuned."""
 
     kind: Literal["offset", "prefix"] = "prefix"
@@ -123,8 +119,8 @@ class PromptSpec(_Part):
     intrinsic_dim: Annotated[int, Field(ge=1)] = 200
 
 
-class MethodSpec(_Part):
-    """How the search works; a preset gives the defaults, then what goes with the optimizer."""
+class MethodSpec(Part):
+    """How a search works; a preset gives the defaults, then what goes with the optimizer."""
 
     preset: PresetName = "default"
     optimizer: str = DEFAULT_OPTIMIZER
@@ -159,7 +155,7 @@ class MethodSpec(_Part):
         return self.accept == "improves" and self.optimizer != "gauss-newton"
 
 
-class SelectionSpec(_Part):
+class SelectionSpec(Part):
     """Which prompt of a search is handed out, judged on dev; what is None goes by the optimizer."""
 
     by: Literal["metric", "loss", "last"] | None = None
@@ -167,7 +163,7 @@ class SelectionSpec(_Part):
     patience: Annotated[int, Field(ge=1)] | None = None
 
 
-class BudgetSpec(_Part):
+class BudgetSpec(Part):
     """Hard limits of the search; at least one."""
 
     evaluations: Annotated[int, Field(ge=1)] | None = None
@@ -176,7 +172,7 @@ class BudgetSpec(_Part):
     seconds: Annotated[float, Field(gt=0)] | None = None
 
 
-class EvaluatorsSpec(_Part):
+class EvaluatorsSpec(Part):
     """Where candidates are scored: ``count`` 0 in this process, else on that many Ray actors."""
 
     count: Annotated[int, Field(ge=0)] = 0
@@ -189,7 +185,7 @@ class EvaluatorsSpec(_Part):
         return max(1, ceil(self.cpus))
 
 
-class TrackingSpec(_Part):
+class TrackingSpec(Part):
     """Where MLflow records the run; without ``uri`` the environment decides, then a local database."""
 
     enabled: bool = True
@@ -197,19 +193,45 @@ class TrackingSpec(_Part):
     experiment: Annotated[str, Field(min_length=1)] = "bbtune"
 
 
-class JobSpec(_Part):
-    """One tuning job."""
+class BaseJob(Part):
+    """What every job says, whatever its method."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = "job"
     task: TaskSpec
     backbone: BackboneSpec
     prompt: PromptSpec = PromptSpec()
-    method: MethodSpec = MethodSpec()
+    method: Part
     selection: SelectionSpec = SelectionSpec()
     budget: BudgetSpec
     evaluators: EvaluatorsSpec = EvaluatorsSpec()
     tracking: TrackingSpec = TrackingSpec()
     seed: Annotated[int, Field(ge=0)] = 0
+
+    @property
+    def spec_hash(self) -> str:
+        """SHA-256 (hex) of all that decides the trace: not the name, the tracking or the number of evaluators."""
+        kept = self.model_dump(mode="json", exclude={"name", "tracking", "evaluators"})
+        kept["threads"] = self.evaluators.threads
+        return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def method_name(self) -> str:
+        """Of the method, short."""
+        raise NotImplementedError
+
+    def with_seed(self, seed: int) -> Self:
+        """The job with another few-shot draw and another seed of everything random."""
+        return self.model_copy(update={"seed": seed, "task": self.task.model_copy(update={"seed": seed})})
+
+    def to_yaml(self) -> str:
+        """The whole job, defaults written out, as YAML."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+
+class JobSpec(BaseJob):
+    """One search."""
+
+    method: MethodSpec = MethodSpec()
 
     @model_validator(mode="before")
     @classmethod
@@ -220,15 +242,21 @@ class JobSpec(_Part):
         return merged(PRESETS.get(preset, {}) if isinstance(preset, str) else {}, raw)
 
     @property
-    def spec_hash(self) -> str:
-        """SHA-256 (hex) of all that decides the trace: not the name, the tracking or the number of evaluators."""
-        kept = self.model_dump(mode="json", exclude={"name", "tracking", "evaluators"})
-        kept["threads"] = self.evaluators.threads
-        return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
+    def method_name(self) -> str:
+        """The preset of a paper, else the optimizer."""
+        return self.method.optimizer if self.method.preset == "default" else self.method.preset
 
-    def to_yaml(self) -> str:
-        """The whole job, defaults written out, as YAML."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+class BaselineJob(BaseJob):
+    """One baseline; its budget may be left open, because its method ends by itself."""
+
+    method: BaselineSpec
+    budget: BudgetSpec = BudgetSpec()
+
+    @property
+    def method_name(self) -> str:
+        """As the job names it."""
+        return self.method.name
 
 
 def merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,8 @@
-"""MLflow, the only file that imports it. The journal is the spool: whatever MLflow misses can be sent again.
+"""What MLflow is told of a run, from a thread of its own.
+
+The journal is the spool: whatever MLflow misses can be sent again.
+
+What is of several runs, groups and comparisons, is in :mod:`bbtune.tracking_groups`.
 
 Everything sent carries the time it had in the journal, so sending it twice changes nothing.
 """
@@ -6,34 +10,26 @@ Everything sent carries the time it had in the journal, so sending it twice chan
 from __future__ import annotations
 
 import json
-import logging
-import os
 import queue
 import threading
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from bbtune.errors import TrackingError, hide_credentials
+from bbtune.errors import hide_credentials
 from bbtune.loop import Generation
-from bbtune.result import JOURNAL, PLOT, PROMPT, RESULT, SPEC, TuneResult
-from bbtune.spec import JobSpec
+from bbtune.mlflow_store import PARENT, PARENT_UID, UID, Store, reason, tracking_uri, translated
+from bbtune.result import JOURNAL, LEARNED, PLOT, PREDICTED, RESULT, SPEC, TuneResult
+from bbtune.spec import BaseJob
 
 STATE = "tracking.json"
 _FLUSH_S = 1.0
 _RETRY_S = 10.0
 _PATIENCE_S = 30.0  # at the end of a run, for a server that has answered so far
 _PATIENCE_LOST_S = 3.0  # for one that has not
-_BATCH = 900  # MLflow takes at most 1,000 metrics at once
-# A server that is down blocks the client for four minutes unless told otherwise.
-_PATIENCE = {
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
-    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-}
+_LARGEST = 64 * 2**20  # bytes of an artifact; what is larger, such as a whole fine-tuned model, stays in its folder
 
 
 @dataclass(frozen=True)
@@ -43,18 +39,15 @@ class RunCard:
     Attributes:
         uid: of the run folder; the MLflow run carries it as a tag, so that it is found again.
         dataset: name, digest and source of the task.
+        parent_uid: of the group that the run belongs to; see :func:`bbtune.tracking_groups.start_group`.
     """
 
     uid: str
-    spec: JobSpec
+    spec: BaseJob
     tags: dict[str, str]
     dataset: dict[str, str]
     start_ms: int
-
-
-def tracking_uri(spec: JobSpec) -> str:
-    """Where MLflow is: the job's word, else the environment's, else a database in the working folder."""
-    return spec.tracking.uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path.cwd() / 'mlflow.db'}"
+    parent_uid: str | None = None
 
 
 class Connection:
@@ -69,63 +62,52 @@ class Connection:
     """
 
     def __init__(self, uri: str, card: RunCard) -> None:
-        for name, value in _PATIENCE.items():
-            os.environ.setdefault(name, value)
-        import mlflow
-
-        for name in ("mlflow", "alembic", "urllib3"):
-            logging.getLogger(name).setLevel(logging.CRITICAL)
-        self._entities = mlflow.entities
-        self._client = mlflow.MlflowClient(tracking_uri=uri)
+        self._store = Store(uri)
         self._card = card
-        self.run_id: str = _translate(self._open)
+        self.run_id: str = self._open()
 
     def send_events(self, events: Sequence[Generation]) -> None:
         """Log generations as metrics with evaluations as the step."""
-        metrics = [
-            self._entities.Metric(name, value, event.unix_ms, event.cost.evaluations)
-            for event in events
-            for name, value in event_metrics(event).items()
-        ]
-        for start in range(0, len(metrics), _BATCH):
-            batch = metrics[start : start + _BATCH]
-            _translate(lambda batch=batch: self._client.log_batch(self.run_id, metrics=batch, synchronous=True))
+        self._store.send_metrics(
+            self.run_id,
+            [
+                (name, value, event.unix_ms, event.cost.evaluations)
+                for event in events
+                for name, value in event_metrics(event).items()
+            ],
+        )
 
+    @translated
     def send_result(self, folder: Path, result: TuneResult) -> None:
         """Log final scores and artifacts, and close the run."""
-        end_ms = result.stopped_ms
-        metrics = [
-            self._entities.Metric(name, value, end_ms, result.cost.evaluations)
-            for name, value in result_metrics(result).items()
-        ]
-        _translate(lambda: self._client.log_batch(self.run_id, metrics=metrics, synchronous=True))
-        _translate(lambda: self._client.set_tag(self.run_id, "bbtune.stop_reason", result.stop_reason))
-        for name in (SPEC, JOURNAL, RESULT, PROMPT, PLOT):
-            if (folder / name).is_file():
-                path = str(folder / name)
-                _translate(lambda path=path: self._client.log_artifact(self.run_id, path))
-        _translate(lambda: self._client.set_terminated(self.run_id, "FINISHED", end_ms))
+        end_ms, step, client = result.stopped_ms, result.cost.evaluations, self._store.client
+        finals = result_metrics(result).items()
+        self._store.send_metrics(self.run_id, [(name, value, end_ms, step) for name, value in finals])
+        client.set_tag(self.run_id, "bbtune.stop_reason", result.stop_reason)
+        for name in (SPEC, JOURNAL, RESULT, PREDICTED, LEARNED, PLOT):
+            if (folder / name).is_file() and (folder / name).stat().st_size <= _LARGEST:
+                client.log_artifact(self.run_id, str(folder / name))
+        client.set_terminated(self.run_id, "FINISHED", end_ms)
 
+    @translated
     def _open(self) -> str:
-        card, client = self._card, self._client
-        experiment = client.get_experiment_by_name(card.spec.tracking.experiment)
-        experiment_id = (
-            experiment.experiment_id if experiment else client.create_experiment(card.spec.tracking.experiment)
-        )
-        found = client.search_runs([experiment_id], f"tags.`bbtune.uid` = '{card.uid}'", max_results=1)
-        run_id = str(found[0].info.run_id) if found else self._create(experiment_id)
-        known = found[0].data.params if found else {}  # MLflow refuses to change one: resumed on more evaluators, say
-        said = flat(card.spec.model_dump(mode="json")).items()
-        params = [self._entities.Param(name, value) for name, value in said if name not in known]
-        client.log_batch(run_id, params=params, synchronous=True)
-        dataset = self._entities.Dataset(source_type="bbtune", **card.dataset)
-        client.log_inputs(run_id, [self._entities.DatasetInput(dataset, [])])
+        card, store = self._card, self._store
+        experiment_id = store.experiment_id(card.spec.tracking.experiment)
+        found = store.find(experiment_id, card.uid)
+        run_id = str(found.info.run_id) if found else self._create(experiment_id)
+        # Known ones stay: a job that is resumed on more evaluators, say.
+        store.send_params(run_id, card_params(card), known=found.data.params if found else {})
+        store.send_dataset(run_id, card.dataset)
+        if card.parent_uid is not None:
+            store.client.set_tag(run_id, PARENT_UID, card.parent_uid)  # a group that is opened later finds it by that
+            if parent := store.find(experiment_id, card.parent_uid):
+                store.client.set_tag(run_id, PARENT, parent.info.run_id)
         return run_id
 
     def _create(self, experiment_id: str) -> str:
         card = self._card
-        tags = {"bbtune.uid": card.uid, "bbtune.spec_hash": card.spec.spec_hash, **card.tags}
-        run = self._client.create_run(experiment_id, start_time=card.start_ms, tags=tags, run_name=card.spec.name)
+        tags = {UID: card.uid, "bbtune.spec_hash": card.spec.spec_hash, **card.tags}
+        run = self._store.client.create_run(experiment_id, start_time=card.start_ms, tags=tags, run_name=card.spec.name)
         return str(run.info.run_id)
 
 
@@ -135,14 +117,14 @@ class Tracker:
     def __init__(self, folder: Path, card: RunCard) -> None:
         self._folder = folder
         self._card = card
-        self._uri = _read_state(folder) or tracking_uri(card.spec)
+        self._uri = _read_state(folder).get("uri") or tracking_uri(card.spec.tracking.uri)
         self._events: queue.SimpleQueue[Generation] = queue.SimpleQueue()
         self._ending = threading.Event()
         self._result: TuneResult | None = None
         self._connection: Connection | None = None
         self._pending: list[Generation] = []
         self.problem: str | None = None
-        _write_state(folder, self._uri)
+        _write_state(folder, self._uri, card.parent_uid)
         self._thread = threading.Thread(target=self._work, name="bbtune-mlflow", daemon=True)
         self._thread.start()
 
@@ -177,7 +159,7 @@ class Tracker:
             if self._result is not None:
                 self._connection.send_result(self._folder, self._result)
         except Exception as error:  # a tracking fault, of whatever kind, must not end a run
-            self.problem = _reason(error)
+            self.problem = reason(error)
             return False
         self.problem = None
         return True
@@ -194,12 +176,12 @@ def send_all(
     Raises:
         TrackingError: if MLflow cannot be reached, or refuses.
     """
-    uri = uri or _read_state(folder) or tracking_uri(card.spec)
+    uri = uri or _read_state(folder).get("uri") or tracking_uri(card.spec.tracking.uri)
     connection = Connection(uri, card)
     connection.send_events(events)
     if result is not None:
         connection.send_result(folder, result)
-    _write_state(folder, uri)
+    _write_state(folder, uri, card.parent_uid)
     return connection.run_id
 
 
@@ -221,8 +203,14 @@ def event_metrics(event: Generation) -> dict[str, float]:
     return {name: float(value) for name, value in found.items() if value is not None}
 
 
+def card_params(card: RunCard) -> dict[str, str]:
+    """The whole job, and beside it ``method`` and ``task``, which every method has under the same name."""
+    named: dict[str, str | None] = {"method": card.spec.method_name, "task": card.dataset.get("name")}
+    return flat(card.spec.model_dump(mode="json")) | flat(named)
+
+
 def result_metrics(result: TuneResult) -> dict[str, float]:
-    """Final scores by name: ``test_tuned``, ``test_tuned_low``, ..., ``gain``, cost."""
+    """Final scores, the same names for every method: ``test_tuned``, ``test_tuned_low``, ..., ``gain``, size, cost."""
     found = {"gain": result.gain.value, "gain_low": result.gain.low, "gain_high": result.gain.high}
     for name, scored in result.scores.items():
         for split, estimate in (("dev", scored.dev), ("test", scored.test)):
@@ -231,10 +219,11 @@ def result_metrics(result: TuneResult) -> dict[str, float]:
                 f"{split}_{name}_low": estimate.low,
                 f"{split}_{name}_high": estimate.high,
             }
-    return found | {"evaluations": float(result.cost.evaluations), "seconds": result.cost.seconds}
+    found |= {"parameters": float(result.parameters), "peak_memory_mib": result.peak_memory_mib}
+    return found | {name: float(value) for name, value in asdict(result.cost).items()}
 
 
-def flat(tree: dict[str, Any], path: str = "") -> dict[str, str]:
+def flat(tree: Mapping[str, Any], path: str = "") -> dict[str, str]:
     """``{"task.shots": "16", ...}`` of a nested mapping, None left out."""
     found: dict[str, str] = {}
     for key, value in tree.items():
@@ -245,25 +234,17 @@ def flat(tree: dict[str, Any], path: str = "") -> dict[str, str]:
     return found
 
 
-def _translate(call: Any) -> Any:
-    try:
-        return call()
-    except Exception as error:  # MLflow, requests, urllib3 and SQLAlchemy each raise their own
-        raise TrackingError(f"MLflow failed ({type(error).__name__}: {_reason(error)}); is its server up?") from error
+def was_sent(folder: Path, parent_uid: str) -> bool:
+    """Whether a run's whole record was sent last as one of a group; a tracker sends it as a run of its own."""
+    return _read_state(folder).get("parent") == parent_uid
 
 
-def _reason(error: Exception) -> str:
-    """The error in one line, without the credentials that an address may hold."""
-    return hide_credentials(" ".join(str(error).split()))[:200] or type(error).__name__
-
-
-def _write_state(folder: Path, uri: str) -> None:
+def _write_state(folder: Path, uri: str, parent_uid: str | None) -> None:
     """Remember where the record is; an address with credentials in it stays in the environment."""
     kept = uri if hide_credentials(uri) == uri else None
-    (folder / STATE).write_text(json.dumps({"uri": kept}) + "\n", encoding="utf-8")
+    (folder / STATE).write_text(json.dumps({"uri": kept, "parent": parent_uid}) + "\n", encoding="utf-8")
 
 
-def _read_state(folder: Path) -> str | None:
+def _read_state(folder: Path) -> dict[str, str | None]:
     path = folder / STATE
-    state: dict[str, str | None] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return state.get("uri")
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}

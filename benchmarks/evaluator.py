@@ -27,9 +27,9 @@ from official import OfficialCandidate, OfficialLoop
 from scipy.stats import spearmanr
 
 from bbtune.evaluation.worker import Worker
+from bbtune.examine import make_plan
 from bbtune.jobfile import parse_job
 from bbtune.objective import Objective
-from bbtune.plan import make_plan
 from bbtune.task.task import label_array
 from bbtune.task.verbalizer import label_token_ids
 
@@ -198,11 +198,11 @@ def cpu_seconds(run: Callable[[], object]) -> float:
 
 def limit_seconds(worker: Worker, plan: Any) -> float:
     """The arithmetic limit on this machine, in float32."""
-    config = worker._model.model.config
-    causal = worker._model.card.kind == "causal-lm"
+    config = worker.model.model.config
+    causal = worker.model.card.kind == "causal-lm"
     heads = config.num_attention_heads
     sizes = Sizes(
-        layers=len(worker._model.layers),
+        layers=len(worker.model.layers),
         hidden=config.hidden_size,
         ffn=getattr(config, "intermediate_size", None) or getattr(config, "d_ff", None) or 4 * config.hidden_size,
         heads=heads,
@@ -211,7 +211,7 @@ def limit_seconds(worker: Worker, plan: Any) -> float:
         vocabulary=config.vocab_size,
         gated=hasattr(config, "rope_parameters"),
         rotary=hasattr(config, "rope_parameters"),
-        dense_head=worker._model.card.kind == "masked-lm",
+        dense_head=worker.model.card.kind == "masked-lm",
     )
     kind = plan.spec.prompt.kind
     rows = [worker._encoder.row(example) for example in plan.train]

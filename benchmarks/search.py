@@ -30,7 +30,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import chdir
 from dataclasses import asdict, dataclass
 from functools import partial, wraps
@@ -42,16 +42,19 @@ from rich.console import Console
 
 import bbtune.journal
 from bbtune import api
+from bbtune.build import limits
 from bbtune.evaluation import local, ray_pool
 from bbtune.evaluation.evaluator import PromptEvaluator
 from bbtune.evaluation.worker import Worker
 from bbtune.jobfile import load_job
 from bbtune.journal import Journal
-from bbtune.loop import Cost
-from bbtune.plan import Plan
+from bbtune.loop import Cost, Generation, Stopped
+from bbtune.method import Fitted, Method
 from bbtune.progress import make_show
+from bbtune.prompt_search import PromptSearch
 from bbtune.search import BlockSearch, Search
-from bbtune.session import Session, limits
+from bbtune.search_plan import SearchPlan
+from bbtune.session import Session
 from bbtune.spec import JobSpec
 from bbtune.tracking import Tracker
 
@@ -146,6 +149,7 @@ class Watch:
         self._search: dict[str, float] = {}
         self._began = self._ended = 0.0
         self._cpu = (0.0, 0.0)  # of MLflow's thread and of the process, in the search
+        self._tracker: Tracker | None = None
 
     def attach(self) -> None:
         """Put clocks around the seams of this process."""
@@ -192,20 +196,26 @@ class Watch:
 
     def _around_search(self) -> None:
         """Count the search alone, and keep its sums before the test split is scored."""
-        work = Session._search
+        fitted, work = Session._fitted, PromptSearch._events
 
-        def timed(session: Session, search: Search, evaluator: PromptEvaluator, tracker: Tracker | None) -> Any:
+        def remembering(session: Session, method: Method, tracker: Tracker | None) -> Fitted:
+            self._tracker = tracker
+            return fitted(session, method, tracker)
+
+        def timed(method: PromptSearch, search: Search, evaluator: PromptEvaluator) -> Iterator[Generation | Stopped]:
             self._spent.clear()
-            before = _cpu_seconds(tracker)
+            before = _cpu_seconds(self._tracker)
             self._began = time.monotonic()
-            stopped = work(session, search, evaluator, tracker)
-            self._ended = time.monotonic()
-            after = _cpu_seconds(tracker)
-            self._cpu = (after[0] - before[0], after[1] - before[1])
-            self._search = dict(self._spent)
-            return stopped
+            for event in work(method, search, evaluator):
+                if isinstance(event, Stopped):
+                    self._ended = time.monotonic()
+                    after = _cpu_seconds(self._tracker)
+                    self._cpu = (after[0] - before[0], after[1] - before[1])
+                    self._search = dict(self._spent)
+                yield event
 
-        Session._search = timed  # type: ignore[method-assign]
+        Session._fitted = remembering  # type: ignore[method-assign]
+        PromptSearch._events = timed  # type: ignore[method-assign]
 
     def figures(self, cost: Cost) -> Figures:
         """What was seen of a run that has just ended."""
@@ -270,7 +280,7 @@ class TimedWorker:
 class TimedHost(ray_pool._Host):
     """What runs in an actor, with a timed worker."""
 
-    def load(self, plan: Plan) -> None:
+    def load(self, plan: SearchPlan) -> None:
         """Load the model."""
         super().load(plan)
         self._worker = TimedWorker(self._worker)  # type: ignore[assignment]

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from study_cells import CHECKPOINTS, HALVES, METHODS, TASKS, TEXT_TOKENS, checkpoints, tasks_of, work_through
 from study_references import REFERENCES, work_through_references
 
-from bbtune.seeds import generator
+from bbtune.statistics import LEVEL, holm, interval, rank_test, sign_flip_test
 
 Key = tuple[str, int, str]  # task, seed, method
 Cells = Mapping[Key, dict[str, Any]]  # what their cell.json says, and the layer-forwards that the search spent
@@ -33,9 +33,6 @@ SEEDS = [13, 21, 42]
 NAMES = [*METHODS, *REFERENCES]
 CURVES = [name for name in METHODS if checkpoints(name) == CHECKPOINTS]  # the others have one point
 GROUPS = {"all tasks": tuple(TASKS), **HALVES}
-LEVEL = 0.05
-_RESAMPLES = 10_000  # of a bootstrap
-_FLIPS = 99_999  # of the signs
 _COLUMNS = ["calls", "found_at", "layer_forwards", "dev", "test"]
 
 _INTRODUCTION = """# Search study
@@ -89,39 +86,6 @@ def at(cell: Mapping[str, Any], calls: int) -> dict[str, Any]:
     """The point of a checkpoint; a reference, or a search with another budget, has but one."""
     points: list[dict[str, Any]] = cell["points"]
     return next((point for point in points if point["calls"] == calls), points[-1])
-
-
-def interval(values: Sequence[float] | Floats) -> tuple[float, float]:
-    """95 % percentile bootstrap interval of the mean."""
-    distinct, counts = np.unique(np.asarray(values, dtype=float), return_counts=True)
-    draws = generator(0, "bootstrap").multinomial(counts.sum(), counts / counts.sum(), size=_RESAMPLES)
-    low, high = np.percentile(draws @ distinct / counts.sum(), [2.5, 97.5])
-    return float(low), float(high)
-
-
-def rank_test(differences: Floats) -> float:
-    """p of Wilcoxon's signed-rank test."""
-    from scipy.stats import wilcoxon
-
-    return float(wilcoxon(differences).pvalue) if differences.any() else 1.0
-
-
-def sign_flip_test(differences: Floats) -> float:
-    """p of the mean under all signs of the differences, or many of them."""
-    from scipy.stats import permutation_test
-
-    if len(differences) < 2 or not differences.any():
-        return 1.0
-    options = {"permutation_type": "samples", "vectorized": True, "n_resamples": _FLIPS, "rng": generator(0, "flips")}
-    return float(permutation_test((differences,), np.mean, **options).pvalue)
-
-
-def holm(ps: Sequence[float]) -> list[float]:
-    """p-values corrected for their number (Holm 1979)."""
-    order = sorted(range(len(ps)), key=lambda i: ps[i])
-    steps = np.maximum.accumulate([(len(ps) - rank) * ps[i] for rank, i in enumerate(order)] or [0.0])
-    corrected = {i: min(1.0, float(step)) for i, step in zip(order, steps, strict=False)}
-    return [corrected[i] for i in range(len(ps))]
 
 
 def area(steps: Sequence[tuple[float, float]], end: float) -> float:

@@ -18,10 +18,10 @@ from bbtune.errors import JournalError
 from bbtune.evaluation.base import Scores
 from bbtune.evaluation.evaluator import PromptEvaluator
 from bbtune.evaluation.local import LocalPool
+from bbtune.examine import make_plan
 from bbtune.jobfile import parse_job
 from bbtune.journal import Journal, Recorded
 from bbtune.loop import Generation, Ledger, Limits, run_search
-from bbtune.plan import make_plan
 from bbtune.prompts.space import layer_scales
 from bbtune.selection import Selection
 from bbtune.session import start_record

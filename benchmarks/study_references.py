@@ -29,14 +29,14 @@ from torch.nn.functional import cross_entropy
 
 from bbtune.backbone.encoding import Batch, Encoder, PromptText
 from bbtune.backbone.frozen import FrozenModel, load_frozen
-from bbtune.backbone.heads import CosineHead
 from bbtune.backbone.packing import chunks
 from bbtune.backbone.prompted import Prompts
 from bbtune.backbone.sources import read_model_card
 from bbtune.evaluation.worker import Worker
+from bbtune.examine import make_plan
 from bbtune.jobfile import parse_job
-from bbtune.plan import Plan, make_plan
 from bbtune.prompts.space import PromptSpace, prefix_bases
+from bbtune.search_plan import SearchPlan
 from bbtune.task.task import Example, Task, label_array
 
 Examples = tuple[Example, ...]
@@ -50,11 +50,6 @@ _ROWS = 8  # of a batch, texts of like length
 _CHUNK = 64  # test examples of one call
 _TOLERANCE = 1e-4  # of label logits, between the forward with gradients and the product's
 
-# The plain forward of the product without its inference mode.
-_states: Callable[..., Tensor] = FrozenModel.states.__wrapped__
-_readout: Callable[..., Tensor] = FrozenModel.readout.__wrapped__
-_label_logits: Callable[..., Tensor] = CosineHead.__call__.__wrapped__
-
 
 @dataclass(frozen=True)
 class Answers:
@@ -65,20 +60,20 @@ class Answers:
     chosen: dict[str, float] = field(default_factory=dict)
 
 
-def majority(plan: Plan, task: Task) -> Answers:
+def majority(plan: SearchPlan, task: Task) -> Answers:
     """The label that is right most often on the test split; few-shot splits are balanced."""
     constant = int(np.bincount(label_array(task.test)).argmax())
     return Answers(float((label_array(task.dev) == constant).mean()), np.full(len(task.test), constant))
 
 
-def zero_shot(plan: Plan, task: Task) -> Answers:
+def zero_shot(plan: SearchPlan, task: Task) -> Answers:
     """The untouched model with the instruction in words."""
     worker = Worker(plan)
     dev = (predicted(worker, None, task.dev) == label_array(task.dev)).mean()
     return Answers(float(dev), predicted(worker, None, task.test))
 
 
-def logistic_regression(plan: Plan, task: Task) -> Answers:
+def logistic_regression(plan: SearchPlan, task: Task) -> Answers:
     """Trained on the embeddings of the train split."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import log_loss
@@ -95,7 +90,7 @@ def logistic_regression(plan: Plan, task: Task) -> Answers:
     return Answers(float(metric), fitted.predict(test), {"C": -strength})
 
 
-def adam(plan: Plan, task: Task) -> Answers:
+def adam(plan: SearchPlan, task: Task) -> Answers:
     """Gradient descent on the cross-entropy of the train split."""
     worker = WholePrompt(plan)
     worker.check_forward()
@@ -131,7 +126,7 @@ def best_step(worker: WholePrompt, rate: float) -> Step:
     return best
 
 
-REFERENCES: dict[str, Callable[[Plan, Task], Answers]] = {
+REFERENCES: dict[str, Callable[[SearchPlan, Task], Answers]] = {
     "majority": majority,
     "zero-shot": zero_shot,
     "logistic-regression": logistic_regression,
@@ -144,7 +139,7 @@ class Unprojected(PromptSpace):
 
     def __init__(self, bases: Sequence[Tensor]) -> None:
         self.layers = tuple(range(len(bases)))
-        self._bases = [base.clone() for base in bases]  # a clone of an inference tensor may be part of a graph
+        self._bases = list(bases)
 
     def _project(self, i: int, z: NDArray[np.float64]) -> Tensor:
         return self._bases[i] + torch.from_numpy(z.astype(np.float32)).reshape(self._bases[i].shape)
@@ -153,7 +148,7 @@ class Unprojected(PromptSpace):
 class WholePrompt(Worker):
     """A worker that tunes the prompt itself, at every layer, and knows the gradient of the loss."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: SearchPlan) -> None:
         super().__init__(plan)
         rows = [self._encoder.row(example) for example in plan.train]
         order = sorted(range(len(rows)), key=lambda i: len(rows[i].ids))
@@ -198,11 +193,11 @@ class WholePrompt(Worker):
         """Label logits (B, C) under z (L, T * H), with their graph."""
         bases = self._space.bases.layers
         prompts = Prompts({layer: base + z[layer].reshape(base.shape) for layer, base in bases.items()}, sets=True)
-        states = _readout(self._model, batch, _states(self._model, batch, prompts), self._encoder.prompt_length)
-        return _label_logits(self._head, states)
+        states = self.model.states(batch, prompts)
+        return self._head(self.model.readout(batch, states, self._encoder.prompt_length))
 
     def _prompt_space(self) -> PromptSpace:
-        return Unprojected(prefix_bases(self._model, self._encoder))
+        return Unprojected(prefix_bases(self.model, self._encoder))
 
 
 def embeddings(model: FrozenModel, encoder: Encoder, examples: Examples) -> NDArray[np.float32]:

@@ -15,6 +15,7 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 import pytest
 import torch
 import transformers as hf
+from small_task import TEXTS
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
@@ -30,16 +31,6 @@ CORPUS = [
     "is this good or bad ? it was great .",
     "terrible sound , wonderful picture , late delivery",
 ] * 20
-TEXTS = [
-    ("a warm and great film", 1),
-    ("dull story , bad end", 0),
-    ("the box was late", 0),
-    ("good picture and truly wonderful sound with a warm end", 1),
-    ("terrible noise", 0),
-    ("wonderful", 1),
-    ("it was a bad parcel and a wrong bill", 0),
-    ("great story", 1),
-]
 
 
 def _wordpiece() -> PreTrainedTokenizerFast:
@@ -206,7 +197,7 @@ def save_model(name: str, folder: Path, **changes: Any) -> Path:
 def _one_product() -> Iterator[None]:
     """Runs that are compared have the same matrix product; each would measure for itself which is the fastest."""
     with pytest.MonkeyPatch.context() as patch:
-        for user in ("bbtune.session", "bbtune.evaluation.worker"):
+        for user in ("bbtune.prompt_search", "bbtune.evaluation.scorer"):
             patch.setattr(f"{user}.fastest_product", lambda *_: TORCH)
         yield
 

@@ -31,7 +31,7 @@ def test_every_optimizer_runs_a_job(optimizer, blocks, make_job, tmp_path):
     result = api.run(job, tmp_path / "run")
     assert 50 <= result.cost.evaluations <= 60
     assert result.stop_reason == "budget.evaluations"
-    assert result.z.shape == (3, 6)
+    assert result.learned["z"].shape == (3, 6)
 
 
 @pytest.mark.parametrize("family", ["bert", "roberta", "gpt2", "llama", "encoder"])
@@ -68,14 +68,14 @@ def test_the_paper_presets_run_whole_sweeps(preset, make_job, tmp_path):
     layers = 1 if preset == "paper-bbt" else 3
     job = make_job("bert", method={"preset": preset, "population": 4}, budget={"evaluations": 31})
     result = api.run(job, tmp_path / "run")
-    assert result.z.shape == (layers, 6)
+    assert result.learned["z"].shape == (layers, 6)
     assert result.cost.evaluations == 31 // (4 * layers) * 4 * layers
     assert result.stop_reason == "sweeps"
 
 
 def test_bfloat16_stays_close_to_float32(make_job):
     from bbtune.evaluation.worker import Worker
-    from bbtune.plan import make_plan
+    from bbtune.examine import make_plan
 
     logits = []
     for dtype in ("float32", "bfloat16"):
@@ -94,7 +94,7 @@ def test_a_budget_of_seconds_ends_a_run(make_job, tmp_path):
     assert sum(len(r["loss"]) for r in events if r["event"] == "scores" and r["split"] == "train") > 8
     (tmp_path / "run" / "result.json").unlink()
     again = api.resume(tmp_path / "run")
-    assert np.array_equal(again.z, result.z)
+    assert np.array_equal(again.learned["z"], result.learned["z"])
     assert again.cost == result.cost
 
 
@@ -110,7 +110,7 @@ def test_overflowing_states_are_an_error_not_a_bad_prompt(make_job, tmp_path):
 
 
 def test_a_loaded_result_predicts_what_was_scored(make_job, tmp_path):
-    from bbtune.plan import make_plan
+    from bbtune.examine import make_plan
 
     job = make_job("roberta", budget={"evaluations": 60})
     scored = bbtune.run(job, tmp_path / "run").scores["tuned"].test.value

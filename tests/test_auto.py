@@ -8,7 +8,7 @@ import pytest
 
 from bbtune.auto import resolve
 from bbtune.cost import Sizes
-from bbtune.plan import make_plan
+from bbtune.examine import make_plan
 from bbtune.spec import JobSpec
 
 SIZES = Sizes(32, 32, (0, 1, 2), 3)

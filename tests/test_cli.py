@@ -62,10 +62,17 @@ def test_run_prints_the_result_in_words_and_leaves_the_files(bbtune, job, tmp_pa
     ):
         assert words in out
     left = {path.name for path in (tmp_path / "run").iterdir()}
-    assert left == {"spec.yaml", "journal.jsonl", "result.json", "prompt.safetensors", "plot.png"}
+    assert left == {
+        "spec.yaml",
+        "journal.jsonl",
+        "result.json",
+        "learned.safetensors",
+        "predicted.safetensors",
+        "plot.png",
+    }
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert set(result) >= {"spec_hash", "stop_reason", "cost", "scores", "gain", "versions", "seeds"}
-    assert set(result["cost"]) == {"evaluations", "examples", "layer_forwards", "seconds"}
+    assert set(result["cost"]) == {"evaluations", "examples", "layer_forwards", "seconds", "backward_examples"}
     assert set(result["scores"]) == {"majority", "zero_shot", "tuned"}
     for scored in result["scores"].values():
         for split in ("dev", "test"):
@@ -79,7 +86,9 @@ def test_a_run_is_repeatable(bbtune, job, tmp_path):
         assert bbtune("run", job, "--out", tmp_path / name)[0] == 0
     one, two = (json.loads((tmp_path / name / "result.json").read_text()) for name in ("one", "two"))
     for result in (one, two):
-        del result["cost"]["seconds"], result["stopped_ms"]
+        del result["cost"]["seconds"], result["stopped_ms"], result["peak_memory_mib"]
+        for point in result["curve"]:
+            del point["seconds"]
     assert one == two
 
 
@@ -104,6 +113,12 @@ def test_a_method_that_does_not_exist_is_told_in_words(bbtune, job):
     assert code == 2
     assert "gauss-newton" in err
     assert "did you mean" in err
+
+
+def test_a_misspelt_baseline_is_told(bbtune, job):
+    code, _, err = bbtune("run", job, "--method", "lorra")
+    assert code == 2
+    assert 'did you mean "lora"' in err
 
 
 def test_a_folder_that_holds_a_run_is_not_overwritten(bbtune, job, finished):

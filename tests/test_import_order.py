@@ -20,19 +20,22 @@ PACKAGE = Path(bbtune.__file__).parent
 # layer do not know each other. "bbtune" is the package itself: its version, and names loaded on first use.
 LAYERS: list[set[str]] = [
     {"bbtune"},
-    {"errors", "seeds", "presets", "versions", "cost", "objective", "schedule"},
-    {"spec", "optimizers"},
+    {"errors", "seeds", "presets", "versions", "cost", "objective", "schedule", "methods"},
+    {"spec", "optimizers", "mlflow_store"},
     {"jobfile", "auto"},
     {"task", "search"},
-    {"backbone", "fused"},
+    {"backbone", "fused", "statistics"},
     {"prompts", "plan"},
+    {"search_plan"},
     {"evaluation"},
     {"selection"},
-    {"loop", "journal", "build"},
-    {"result"},
-    {"assess", "plot", "progress", "tracking", "predictor"},
+    {"loop", "journal"},
+    {"build", "method", "result"},
+    {"assess", "plot", "progress", "tracking", "compare", "study", "baselines", "prompt_search"},
+    {"examine", "predictor", "tracking_groups", "fan_out", "suite"},
     {"session"},
     {"api"},
+    {"study_run"},
     {"cli"},
     {"__main__"},
 ]
@@ -49,8 +52,15 @@ FOREIGN = {
     "errors": set(),
     "seeds": {"numpy"},
 }
-HOMES = {"mlflow": {"tracking.py"}, "ray": {"evaluation/ray_cluster.py"}, "cma": {"optimizers/cma.py"}}
+HOMES = {
+    "mlflow": {"mlflow_store.py"},
+    "ray": {"evaluation/ray_cluster.py", "baselines/ray_train.py"},
+    "cma": {"optimizers/cma.py"},
+    "peft": {"baselines/learner.py"},
+    "setfit": {"baselines/setfit.py"},
+}
 HEAVY = ["torch", "ray", "mlflow", "cma", "nevergrad", "transformers", "scipy", "matplotlib", "pandas"]
+HEAVY += ["peft", "sklearn", "setfit", "sentence_transformers"]
 
 
 def modules() -> dict[str, Path]:
@@ -160,8 +170,8 @@ def test_the_loop_and_all_below_it_load_no_heavy_library() -> None:
 
 
 def test_ray_mlflow_and_the_optimizers_libraries_wait_until_they_are_used() -> None:
-    heavy, _ = loaded("import bbtune.api, bbtune.cli, bbtune.tracking, bbtune.evaluation.ray_pool, bbtune.predictor")
-    assert heavy & {"ray", "mlflow", "nevergrad", "cma"} == set()
+    heavy, _ = loaded("import bbtune.study_run, bbtune.cli, bbtune.evaluation.ray_pool, bbtune.predictor")
+    assert heavy & {"ray", "mlflow", "nevergrad", "cma", "peft", "sklearn", "setfit"} == set()
 
 
 def test_the_api_imports_no_model_library_before_it_is_made_quiet():

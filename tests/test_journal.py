@@ -22,7 +22,7 @@ from label_logits import Problem, make_problem
 from bbtune.cost import Sizes
 from bbtune.errors import DeadlineReached, JournalError
 from bbtune.evaluation.base import Scores, Split
-from bbtune.journal import FORMAT, EndOfRecord, Journal, Record, Recorded, read_journal, z_digest
+from bbtune.journal import FORMAT, EndOfRecord, Journal, Record, Recorded, array_digest, read_journal
 from bbtune.loop import Generation, Ledger, Limits, Stopped, run_search
 from bbtune.objective import Subset
 from bbtune.optimizers import make_optimizer
@@ -54,6 +54,7 @@ class Evaluator:
     problem: Problem | None = None
     asked: int = 0
     firsts: list[tuple[Split, int]] = field(default_factory=list)
+    deadlines: set[float | None] = field(default_factory=set)
 
     def evaluate(
         self, z: Array, split: Split, deadline: float | None = None, first: int = 0, subset: Subset | None = None
@@ -62,6 +63,7 @@ class Evaluator:
             raise self.end("cut")
         self.asked += 1
         self.firsts.append((split, first))
+        self.deadlines.add(deadline)
         target = 0.5 if split == "train" else 0.4
         loss, logits = np.array([((one - target) ** 2).sum() for one in z]) / 3, None
         if self.problem is not None and split == "train":
@@ -133,7 +135,7 @@ def drive(path: Path, evaluator: Evaluator, limits: Limits, make: Make = make_se
         if not journal.records:
             journal.append(START)
         recorded = Recorded(evaluator, list(journal.records), journal, search.uses_logits)
-        for event in run_search(search, recorded, Ledger(limits, SIZES)):
+        for event in run_search(search, recorded, Ledger(limits, SIZES, recorded.began)):
             if isinstance(event, Stopped):
                 stopped = event
         assert stopped is not None
@@ -388,8 +390,8 @@ def test_the_digest_of_z_knows_numbers_and_shape() -> None:
     z = np.arange(6.0).reshape(1, 2, 3)
     other = z.copy()
     other[0, 0, 0] = np.nextafter(0.0, 1.0)
-    assert z_digest(z) == z_digest(np.asfortranarray(z))
-    assert len({z_digest(z), z_digest(other), z_digest(z.reshape(1, 3, 2))}) == 3
+    assert array_digest(z) == array_digest(np.asfortranarray(z))
+    assert len({array_digest(z), array_digest(other), array_digest(z.reshape(1, 3, 2))}) == 3
 
 
 # Replay.
@@ -519,7 +521,7 @@ def test_another_seed_than_the_recorded_one_stops_at_the_first_z_that_differs(
 
 
 def _scores(z: Array, split: Split, subset: list[int] | None) -> dict[str, Any]:
-    digest = z_digest(z)
+    digest = array_digest(z)
     return {"event": "scores", "split": split, "subset": subset, "z_sha256": digest, "loss": [0.0], "metric": [0.0]}
 
 
@@ -528,6 +530,15 @@ def test_scores_of_another_split_are_not_taken() -> None:
     record = _scores(z, "dev", None)
     with pytest.raises(JournalError, match=r"replay asks for train scores of z .*, the journal has dev scores of z"):
         Recorded(None, [record]).evaluate(z, "train")
+
+
+def test_time_between_the_calls_does_not_move_the_deadline(path: Path) -> None:
+    evaluator = Evaluator(calls=12)
+    stopped = drive(path, evaluator, Limits(seconds=100.0))
+    assert stopped.reason == "budget.seconds"
+    assert len(evaluator.deadlines) == 1
+    resumed = Evaluator(calls=0, end=ProcessGone)
+    assert drive(path, resumed, Limits(seconds=100.0)).cost == stopped.cost
 
 
 @pytest.mark.parametrize(("then", "now"), [([0, 2], (0, 1)), ([0, 2], None), (None, (0, 2))])

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from bbtune.plan import examine
+from bbtune.examine import examine
 
 PAPER = {"schedule": "whole-sweeps", "accept": "best-ever"}
 MODEL_ALL = {"optimizer": "gauss-newton", "blocks": "joint"}
@@ -158,3 +158,11 @@ def test_both_faults_of_gauss_newton_are_told_and_none_that_rests_on_a_broken_ke
     spec = make_job("bert", method=method)
     assert [fault.path for fault in examine(spec, set())[3]] == ["method.blocks", "method.schedule"]
     assert [fault.path for fault in examine(spec, {"method.blocks"})[3]] == ["method.schedule"]
+
+
+def test_faults_of_the_search_come_before_those_of_data_and_model_and_label_words_after_the_layers(make_job):
+    method = {"optimizer": "gauss-newton", "blocks": "layerwise"}
+    task = {"template": "{text}", "label_words": ["bad"]}
+    spec = make_job("bert", method=method, task=task, prompt={"layers": [0, 9]})
+    faults = [fault.path for fault in examine(spec, set())[3]]
+    assert faults == ["method.blocks", "task.template", "prompt.layers", "task.label_words"]

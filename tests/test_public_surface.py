@@ -24,12 +24,13 @@ SIGNATURES = {
 
 COMMANDS = {
     "": ["--version"],
-    "run": ["JOB", "--out", "--method", "--set", "--tracking-uri"],
+    "run": ["JOB", "--out", "--method", "--seeds", "--set", "--tracking-uri"],
     "resume": ["FOLDER", "--evaluators"],
     "show": ["FOLDER"],
     "validate": ["JOB", "--method", "--set"],
     "predict": ["FOLDER", "TEXTS"],
     "sync": ["FOLDER", "--tracking-uri"],
+    "compare": ["RUNS", "--reference", "--out", "--tracking-uri", "--experiment"],
     "models": [],
     "models get": ["NAME"],
     "models list": [],

@@ -11,7 +11,7 @@ import pytest
 from bbtune import api
 from bbtune.journal import Record, read_journal
 from bbtune.result import TuneResult
-from bbtune.session import replayed_events, run_card
+from bbtune.session import recorded_events, run_card
 
 DEPTH = 3
 
@@ -31,6 +31,9 @@ class FakePool:
         self.asked.extend(method for _ in calls)
         return [getattr(self, f"_{method}")(*call) for call in calls]
 
+    def each(self, method: str) -> list[Any]:
+        return [getattr(self, f"_{method}")()]
+
     def close(self) -> None: ...
 
     def _calibrate(self) -> Any:
@@ -41,6 +44,9 @@ class FakePool:
 
     def _describe(self) -> str:
         return "a path, and its memory"
+
+    def _peak_memory_mib(self) -> float:
+        return 100.0
 
     def _candidates(self, z: Any, split: str, first: int, subset: Any) -> Any:
         self.groups.append((len(z), split, first))
@@ -74,7 +80,7 @@ class CutAt:
 @pytest.fixture(autouse=True)
 def pool(monkeypatch):
     """Every run of a test is on the fake."""
-    monkeypatch.setattr("bbtune.session.LocalPool", FakePool)
+    monkeypatch.setattr("bbtune.prompt_search.LocalPool", FakePool)
     monkeypatch.setattr("bbtune.session.plot_run", lambda *_: None)
     monkeypatch.setattr(FakePool, "asked", [])
     monkeypatch.setattr(FakePool, "groups", [])
@@ -115,7 +121,7 @@ def test_layer_forwards_are_in_the_journal_the_result_and_the_replay(blocks, mak
     assert raw["cost"]["layer_forwards"] == result.cost.layer_forwards
     assert TuneResult.load(tmp_path / "run").cost == result.cost
     assert f"{result.cost.layer_forwards} layer-forwards" in result.summary()
-    assert replayed_events(job, records)[-1].cost == result.cost
+    assert recorded_events(job, records)[-1].cost == result.cost
 
 
 def test_a_layerwise_search_has_more_evaluations_for_the_same_layer_forwards(make_job, tmp_path):
@@ -160,11 +166,11 @@ def test_a_run_cut_and_resumed_asks_what_an_uninterrupted_one_asks(method, cut, 
     with pytest.raises(KeyboardInterrupt):
         api.run(job, tmp_path / "cut", CutAt(cut))
     resumed = api.resume(tmp_path / "cut")
-    assert resumed.z.tobytes() == whole.z.tobytes()
+    assert resumed.learned["z"].tobytes() == whole.learned["z"].tobytes()
     assert resumed.stop_reason == whole.stop_reason
     asked, expected = ([r["z_sha256"] for r in scores(tmp_path / name)] for name in ("cut", "whole"))
     assert asked == expected
-    events = replayed_events(job, read_journal(tmp_path / "cut" / "journal.jsonl"))
+    events = recorded_events(job, read_journal(tmp_path / "cut" / "journal.jsonl"))
     assert events[-1].cost.evaluations == whole.cost.evaluations
 
 

@@ -19,6 +19,7 @@ from bbtune import api
 from bbtune.errors import TrackingError
 from bbtune.journal import read_journal
 from bbtune.loop import Cost, Generation
+from bbtune.mlflow_store import tracking_uri
 from bbtune.tracking import event_metrics
 
 
@@ -62,6 +63,8 @@ def assert_whole(uri: str, experiment: str, folder: Path, result: Any) -> None:
     assert sorted(set(steps)) == steps
     assert run.info.status == "FINISHED"
     assert run.data.params["prompt.intrinsic_dim"] == "6"
+    assert run.data.params["method"] == "cma-diagonal"
+    assert run.data.params["task"] == "tiny"
     assert run.data.tags["bbtune.spec_hash"] == result.spec.spec_hash
     assert run.data.tags["bbtune.version.torch"].startswith("2.")
     assert run.data.metrics["test_tuned"] == result.scores["tuned"].test.value
@@ -69,9 +72,12 @@ def assert_whole(uri: str, experiment: str, folder: Path, result: Any) -> None:
     assert {"dev_score", "layer", "evaluations_per_s", "gain_low", "test_zero_shot"} <= set(run.data.metrics)
     assert run.data.metrics["examples"] == result.cost.examples
     assert run.data.metrics["layer_forwards"] == result.cost.layer_forwards
+    assert run.data.metrics["parameters"] == result.parameters
+    assert run.data.metrics["peak_memory_mib"] == result.peak_memory_mib
     assert [entry.dataset.name for entry in run.inputs.dataset_inputs] == ["tiny"]
     files = {artifact.path for artifact in client.list_artifacts(run.info.run_id)}
-    assert files == {"spec.yaml", "journal.jsonl", "result.json", "prompt.safetensors", "plot.png"}
+    learned = {"learned.safetensors", "predicted.safetensors"}
+    assert files == {"spec.yaml", "journal.jsonl", "result.json", "plot.png"} | learned
 
 
 def test_a_generation_is_sent_with_what_it_cost():
@@ -86,6 +92,15 @@ def test_a_generation_is_sent_with_what_it_cost():
         "layer_forwards": 510.0,
         "evaluations_per_s": 10.5,
     }
+
+
+def test_what_is_said_goes_before_the_environment_and_that_before_a_local_database(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert tracking_uri(None) == f"sqlite:///{tmp_path / 'mlflow.db'}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    assert tracking_uri(None) == "http://127.0.0.1:9"
+    assert tracking_uri("sqlite:///other.db") == "sqlite:///other.db"
 
 
 @pytest.fixture(scope="session")

@@ -28,7 +28,9 @@ _PLAIN = Prompts()
 
 
 class FrozenModel:
-    """A model in inference mode.
+    """A model whose weights ask for no gradient; a baseline that trains some of them says so itself.
+
+    Callers that want none of autograd's bookkeeping run it in inference mode.
 
     Args:
         card: what :func:`read_model_card` found.
@@ -60,7 +62,6 @@ class FrozenModel:
         """Where the weights lie."""
         return self.embeddings.device
 
-    @torch.inference_mode()
     def states(self, batch: Batch, prompts: Prompts = _PLAIN) -> Tensor:
         """Last hidden states (B, S, H) of the tuned stack, each layer's input changed by its prompt."""
 
@@ -72,12 +73,10 @@ class FrozenModel:
         with self._hooked(lambda layer, hidden, call: change(layer, hidden)):
             return self._run(batch)
 
-    @torch.inference_mode()
     def entering(self, batch: Batch, prompts: Prompts = _PLAIN) -> list[Tensor]:
         """Hidden states (B, S, H) that enter each layer, with their prompts in them."""
         return [hidden for hidden, _ in self.calls(batch, prompts)]
 
-    @torch.inference_mode()
     def calls(self, batch: Batch, prompts: Prompts = _PLAIN) -> list[tuple[Tensor, Call]]:
         """The hidden states (B, S, H) that enter each layer, and what else it was called with."""
         seen: list[tuple[Tensor, Call]] = []
@@ -92,7 +91,6 @@ class FrozenModel:
             self._run(batch)
         return seen
 
-    @torch.inference_mode()
     def embedded(self, batch: Batch) -> Tensor:
         """Hidden states (B, S, H) that enter the first layer; no layer runs."""
 
@@ -106,14 +104,12 @@ class FrozenModel:
             return reached.hidden
         raise BackboneError("the model ran without its layers; please report this")
 
-    @torch.inference_mode()
     def finish(self, hidden: Tensor) -> Tensor:
         """What follows the last layer, on hidden states (..., H)."""
         for step in self._norms:
             hidden = step(hidden)
         return hidden
 
-    @torch.inference_mode()
     def readout(self, batch: Batch, states: Tensor, hidden_prompt: int) -> Tensor:
         """The state (B, H) that is scored: at the position read, the mean, or the decoder's.
 
@@ -179,6 +175,16 @@ class _Reached(Exception):
         self.hidden = hidden
 
 
+def check_device(spec: BackboneSpec) -> None:
+    """Refuse a device that this process does not see.
+
+    Raises:
+        BackboneError: if it is not there.
+    """
+    if spec.device.startswith("cuda") and not torch.cuda.is_available():
+        raise BackboneError(f"backbone.device: {spec.device} was asked for, but no CUDA device is to be seen; use cpu")
+
+
 def load_frozen(card: ModelCard, spec: BackboneSpec) -> FrozenModel:
     """Read the weights of a model that :func:`read_model_card` found.
 
@@ -188,8 +194,7 @@ def load_frozen(card: ModelCard, spec: BackboneSpec) -> FrozenModel:
     quiet_transformers()
     import transformers
 
-    if spec.device.startswith("cuda") and not torch.cuda.is_available():
-        raise BackboneError(f"backbone.device: {spec.device} was asked for, but no CUDA device is to be seen; use cpu")
+    check_device(spec)
     classes = {
         "masked-lm": "AutoModelForMaskedLM",
         "causal-lm": "AutoModelForCausalLM",

@@ -34,7 +34,6 @@ class WordHead:
         self._cap = getattr(model.card.config, "final_logit_softcapping", None)
         self._sizes = [len(of_label) for of_label in words]
 
-    @torch.inference_mode()
     def __call__(self, states: Tensor) -> Tensor:
         """Label logits (B, C) of last hidden states (B, H) at the position that is read."""
         states = states.to(self._weight.dtype)
@@ -58,7 +57,6 @@ class CosineHead:
         self._labels = [torch.nn.functional.normalize(of.float(), dim=-1) for of in labels]
         self._temperature = temperature
 
-    @torch.inference_mode()
     def __call__(self, states: Tensor) -> Tensor:
         """Label logits (B, C) of mean states (B, H)."""
         pooled = torch.nn.functional.normalize(states.float(), dim=-1)

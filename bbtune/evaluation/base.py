@@ -65,6 +65,9 @@ class Pool(Protocol):
     def run(self, method: str, calls: Sequence[tuple[object, ...]], deadline: float | None = None) -> list[Any]:
         """Results of ``method(*call)`` for each call, in the order of the calls."""
 
+    def each(self, method: str) -> list[Any]:
+        """Results of ``method()`` of every worker that is there."""
+
     def close(self) -> None:
         """Free what the pool holds."""
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from bbtune.errors import EvaluationError
 from bbtune.evaluation.base import Pool, Scores, Split, label_metric
 from bbtune.objective import Objective, Subset
-from bbtune.plan import Plan
+from bbtune.search_plan import SearchPlan
 from bbtune.task.metrics import Metric
 from bbtune.task.task import Example, label_array
 
@@ -29,7 +29,9 @@ class PromptEvaluator:
             shares a forward.
     """
 
-    def __init__(self, pool: Pool, plan: Plan, metric: Metric, scales: NDArray[np.float64], together: int) -> None:
+    def __init__(
+        self, pool: Pool, plan: SearchPlan, metric: Metric, scales: NDArray[np.float64], together: int
+    ) -> None:
         self._pool = pool
         self._sizes = plan.sizes
         self._together = together

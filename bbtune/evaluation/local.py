@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 
 from bbtune.errors import DeadlineReached
 from bbtune.evaluation.worker import Worker
-from bbtune.plan import Plan
+from bbtune.search_plan import SearchPlan
 
 
 class LocalPool:
     """Runs calls one after the other."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: SearchPlan) -> None:
         self._worker = Worker(plan)
 
     def run(
@@ -29,6 +29,10 @@ class LocalPool:
                 raise DeadlineReached("the budget of seconds ended inside a generation")
             results.append(getattr(self._worker, method)(*call))
         return results
+
+    def each(self, method: str) -> list[Any]:
+        """The result of ``method()``."""
+        return [getattr(self._worker, method)()]
 
     def close(self) -> None:
         """Nothing to free."""

@@ -13,16 +13,20 @@ from pathlib import Path
 from typing import Any
 
 from bbtune.errors import ResourcesError
+from bbtune.spec import EvaluatorsSpec
 
 _PROBE_S = 5.0
 _LONGEST_TEMP = 30  # characters: Ray's unix sockets lie 75 deeper, and their paths end at 107
+FEWER = "lower evaluators.count (of a begun run: bbtune resume DIR --evaluators N)"
 _QUIET = {"log_to_driver": False, "logging_level": "ERROR"}
 
 
 def import_ray() -> Any:
-    """Ray, with telemetry off; the machine's own settings win."""
+    """Ray, with telemetry off and quiet; the machine's own settings win."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    # Every run of a study has a process of its own, which Ray wonders at; other warnings of it are shown.
+    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "worker processes have been started")
     import ray
     import ray.exceptions
 
@@ -77,3 +81,38 @@ def _own_signals() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, kept)
+
+
+@contextmanager
+def joined_cluster(ray: Any) -> Iterator[bool]:
+    """The cluster that is there, or one that lasts as long as the context; yields whether it is such a one."""
+    owned = not ray.is_initialized()
+    if owned:
+        start_cluster(ray)
+    try:
+        yield owned
+    finally:
+        if owned:
+            ray.shutdown()
+
+
+def check_cluster(ray: Any, spec: EvaluatorsSpec) -> None:
+    """Refuse at once what the whole cluster, were it idle, could not hold."""
+    total = ray.cluster_resources()
+    for name, each in (("CPU", spec.cpus), ("GPU", spec.gpus)):
+        need, have = each * spec.count, total.get(name, 0.0)
+        if need > have:
+            raise ResourcesError(
+                f"evaluators: {spec.count} of {amounts(spec)} each need {need:g} {name}s, the cluster has {have:g}; "
+                f"{FEWER} or evaluators.{name.lower()}s, or add machines"
+            )
+
+
+def amounts(spec: EvaluatorsSpec) -> str:
+    """What one evaluator takes, in words."""
+    return f"{spec.cpus:g} CPUs" + (f" and {spec.gpus:g} GPUs" if spec.gpus else "")
+
+
+def last_line(error: Any) -> str:
+    """Of an error's text, which for one of another process is the error itself."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1]

@@ -6,18 +6,17 @@ import os
 import time
 from collections import deque
 from collections.abc import Sequence
+from contextlib import ExitStack, suppress
 from typing import Any
 
 from numpy.typing import NDArray
 
 from bbtune.errors import BbtuneError, DeadlineReached, EvaluationError, ResourcesError
-from bbtune.evaluation.ray_cluster import import_ray, start_cluster
-from bbtune.plan import Plan
-from bbtune.spec import EvaluatorsSpec
+from bbtune.evaluation.ray_cluster import FEWER, amounts, check_cluster, import_ray, joined_cluster, last_line
+from bbtune.search_plan import SearchPlan
 
 _PLACEMENT_S = 45.0  # longest wait for Ray to find room for the actors
 _AHEAD = 2  # calls that an actor holds, so that it never waits for the next
-_FEWER = "lower evaluators.count (of a begun run: bbtune resume DIR --evaluators N)"
 _DEATHS = 3  # actors lost in a row, without a result in between, that end the run
 
 Result = NDArray[Any]
@@ -37,19 +36,18 @@ class RayPool:
         BbtuneError: whatever the model raises while loading.
     """
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: SearchPlan) -> None:
         ray = import_ray()
         self._ray = ray
         self._spec = plan.spec.evaluators
         faults = ray.exceptions
         self._lost = (faults.RayActorError, faults.OutOfMemoryError, faults.NodeDiedError, faults.ObjectLostError)
-        self._owns_cluster = not ray.is_initialized()
-        if self._owns_cluster:
-            start_cluster(ray)
+        self._cluster = ExitStack()
+        self._cluster.enter_context(joined_cluster(ray))
         self._plan = ray.put(plan)
         self._actors: list[Any] = []
         try:
-            _check_cluster(ray, self._spec)
+            check_cluster(ray, self._spec)
             self._actors = [self._new_actor() for _ in range(self._spec.count)]
             self._await_placement(self._actors)
             self._load(self._actors)
@@ -84,13 +82,20 @@ class RayPool:
                 raise _translated(error) from error
         return [results[call] for call in range(len(calls))]
 
+    def each(self, method: str) -> list[Any]:
+        """Results of ``method()`` of every actor; one that was lost since its last call has none."""
+        found = []
+        for answer in [actor.run.remote(method, ()) for actor in self._actors]:
+            with suppress(*self._lost):
+                found.append(self._ray.get(answer))
+        return found
+
     def close(self) -> None:
         """End the actors, and the cluster if this pool started it."""
         for actor in self._actors:
             self._ray.kill(actor)
         self._actors = []
-        if self._owns_cluster:
-            self._ray.shutdown()
+        self._cluster.close()
 
     def process_ids(self) -> list[int]:
         """Process id of each actor."""
@@ -104,7 +109,7 @@ class RayPool:
         if deaths >= _DEATHS:
             raise EvaluationError(
                 f"{deaths} evaluators in a row died before they gave a result (out of memory?); nothing is lost: "
-                f"{_FEWER} or use a smaller model, then bbtune resume"
+                f"{FEWER} or use a smaller model, then bbtune resume"
             ) from cause
         self._actors[actor] = self._new_actor()
         try:
@@ -118,9 +123,9 @@ class RayPool:
         placed, missing = self._ray.wait(pings, num_returns=len(pings), timeout=_PLACEMENT_S)
         if missing:
             raise ResourcesError(
-                f"expected room for {len(pings)} evaluators of {_amounts(self._spec)} each, after {_PLACEMENT_S:.0f} s "
+                f"expected room for {len(pings)} evaluators of {amounts(self._spec)} each, after {_PLACEMENT_S:.0f} s "
                 f"{len(placed)} have found it; free now: {_shown(self._ray.available_resources())}; "
-                f"{_FEWER}, or wait until other work ends"
+                f"{FEWER}, or wait until other work ends"
             )
 
     def _load(self, actors: list[Any]) -> None:
@@ -128,7 +133,7 @@ class RayPool:
             self._ray.get([actor.load.remote(self._plan) for actor in actors])
         except self._lost as error:
             raise _DiedLoading(
-                f"an evaluator died while it loaded the model (out of memory?); {_FEWER} or use a smaller model"
+                f"an evaluator died while it loaded the model (out of memory?); {FEWER} or use a smaller model"
             ) from error
         except self._ray.exceptions.RayError as error:
             raise _translated(error) from error
@@ -141,7 +146,7 @@ class _DiedLoading(EvaluationError):
 class _Host:
     """What runs in an actor: light to create, so that placement and loading can be told apart."""
 
-    def load(self, plan: Plan) -> None:
+    def load(self, plan: SearchPlan) -> None:
         from bbtune.evaluation.worker import Worker
 
         self._worker = Worker(plan)
@@ -165,27 +170,7 @@ def _translated(error: Any) -> BbtuneError:
     cause = getattr(error, "cause", None)
     if isinstance(cause, BbtuneError):
         return cause
-    return EvaluationError(f"an evaluator failed: {_last_line(cause or error)}")
-
-
-def _check_cluster(ray: Any, spec: EvaluatorsSpec) -> None:
-    """Refuse at once what the whole cluster, were it idle, could not hold."""
-    total = ray.cluster_resources()
-    for name, each in (("CPU", spec.cpus), ("GPU", spec.gpus)):
-        need, have = each * spec.count, total.get(name, 0.0)
-        if need > have:
-            raise ResourcesError(
-                f"evaluators: {spec.count} of {_amounts(spec)} each need {need:g} {name}s, the cluster has {have:g}; "
-                f"{_FEWER} or evaluators.{name.lower()}s, or add machines"
-            )
-
-
-def _last_line(error: Any) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[-1]
-
-
-def _amounts(spec: EvaluatorsSpec) -> str:
-    return f"{spec.cpus:g} CPUs" + (f" and {spec.gpus:g} GPUs" if spec.gpus else "")
+    return EvaluationError(f"an evaluator failed: {last_line(cause or error)}")
 
 
 def _shown(resources: dict[str, float]) -> str:

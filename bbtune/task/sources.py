@@ -58,7 +58,7 @@ def _load_folder(name: str, spec: TaskSpec) -> Task:
     card = _read_card(folder)
     draws = sorted(int(p.name[4:]) for p in folder.glob("seed*") if p.name[4:].isdigit() and p.is_dir())
     if draws and spec.seed not in draws:
-        raise TaskError(f"{folder}: no draw with seed {spec.seed}, expected one of {draws}; set task.seed")
+        raise TaskError(f"{folder}: no draw with seed {spec.seed}, expected one of {draws}; set task.seed or seeds")
     drawn = folder / f"seed{spec.seed}" if draws else folder
     labels = _labels(spec, tuple(card.labels))
     fields = FIELD_NAMES[card.kind]

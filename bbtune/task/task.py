@@ -62,6 +62,12 @@ class Task:
         said = [self.labels, asdict(self.metric), self.template, self.label_words, *splits]
         return hashlib.sha256(json.dumps(said).encode()).hexdigest()
 
+    @property
+    def test_fingerprint(self) -> str:
+        """SHA-256 (hex) of the test split: results with the same one can be compared example by example."""
+        said = [self.labels, [asdict(example) for example in self.test]]
+        return hashlib.sha256(json.dumps(said).encode()).hexdigest()
+
 
 def label_array(examples: tuple[Example, ...]) -> NDArray[np.int64]:
     """Labels (N,) of examples."""

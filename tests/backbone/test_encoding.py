@@ -13,7 +13,7 @@ from trials import CAUSAL, WORDS, Trial
 
 from bbtune.backbone.encoding import Encoder, PromptText
 from bbtune.backbone.sources import read_model_card
-from bbtune.plan import make_plan
+from bbtune.examine import make_plan
 from bbtune.spec import BackboneSpec
 from bbtune.task.task import Example
 from bbtune.task.template import Template

@@ -24,7 +24,7 @@ from bbtune.backbone.packed_encoder import PackedEncoder
 from bbtune.backbone.products import TORCH, Products
 from bbtune.backbone.prompted import Prompts
 from bbtune.backbone.sources import ModelCard, find_model
-from bbtune.plan import make_plan
+from bbtune.examine import make_plan
 from bbtune.seeds import generator
 from bbtune.spec import BackboneSpec
 

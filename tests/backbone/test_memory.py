@@ -17,7 +17,7 @@ import yaml
 
 from bbtune.evaluation.worker import Worker
 from bbtune.jobfile import parse_job
-from bbtune.plan import make_plan
+from bbtune.examine import make_plan
 
 spec, faults, _ = parse_job(yaml.safe_load(Path(sys.argv[1]).read_text()))
 assert not faults, faults

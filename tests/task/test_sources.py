@@ -93,7 +93,7 @@ def test_a_folder_with_draws_gives_that_of_the_seed_and_one_test_split(tmp_path:
 def test_a_seed_without_draw_lists_the_draws_there_are(tmp_path: Path) -> None:
     (task_folder(tmp_path, seeds=(100, 13, 21)) / "seeds").mkdir()
     assert fault("folder", tmp_path, seed=14) == (
-        f"{tmp_path}: no draw with seed 14, expected one of [13, 21, 100]; set task.seed"
+        f"{tmp_path}: no draw with seed 14, expected one of [13, 21, 100]; set task.seed or seeds"
     )
 
 

@@ -1,0 +1,51 @@
+"""Every fault of a job, and its plan where there is none."""
+
+from __future__ import annotations
+
+from bbtune.backbone.sources import ModelCard
+from bbtune.baselines.faults import baseline_faults
+from bbtune.errors import Fault, JobError
+from bbtune.plan import NO_ROW, Plan, read_parts, row_faults
+from bbtune.search_plan import examine_search
+from bbtune.spec import BaseJob, BaselineJob, JobSpec
+from bbtune.task.task import Task
+
+
+def make_plan(spec: BaseJob) -> tuple[Plan, Task, ModelCard]:
+    """Task, model card and plan of a job.
+
+    Raises:
+        JobError: with every fault found.
+    """
+    plan, task, card, faults = examine(spec, set())
+    if faults or plan is None or task is None or card is None:
+        raise JobError(faults)
+    return plan, task, card
+
+
+def examine(spec: BaseJob, broken: set[str]) -> tuple[Plan | None, Task | None, ModelCard | None, list[Fault]]:
+    """Read data, configuration and tokenizer, and judge the job against them; no weights are read.
+
+    Args:
+        broken: paths that are known to be at fault; what depends on them is not judged.
+    """
+    parts, faults = read_parts(spec, broken)
+    plan: Plan | None = None
+    if isinstance(spec, JobSpec):
+        plan, faults = examine_search(spec, parts, broken, faults)
+    elif isinstance(spec, BaselineJob):
+        plan = parts.plan(spec)
+        faults += baseline_faults(spec, parts, broken)
+        if plan and parts.task and parts.card and not {fault.path for fault in faults} & NO_ROW:
+            faults += row_faults(plan, parts.task, parts.card, with_prompt=True)
+    return plan, parts.task, parts.card, _unbroken(faults, broken)
+
+
+def _unbroken(faults: list[Fault], broken: set[str]) -> list[Fault]:
+    """Faults that do not rest on a place that is known to be at fault."""
+
+    def rests(path: str) -> bool:
+        known = {b for b in broken if path != "task" or not b.startswith(("task.template", "task.label_words"))}
+        return any(b == path or b.startswith((f"{path}.", f"{path}[")) for b in known)
+
+    return [fault for fault in faults if not rests(fault.path)]

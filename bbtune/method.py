@@ -1,0 +1,62 @@
+"""What every method is to a run: a fit that yields what happens, then label logits of any examples."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bbtune.loop import Cost, Generation
+from bbtune.task.task import Example
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """The end of a fit.
+
+    Attributes:
+        reason: why it stopped.
+        learned: arrays by name, all that the method needs to score texts again.
+        parameters: how many numbers were searched or trained.
+    """
+
+    reason: str
+    cost: Cost
+    learned: Mapping[str, NDArray[Any]]
+    parameters: int
+
+
+class Method(ABC):
+    """A search or a baseline, on the train and dev splits alone."""
+
+    @abstractmethod
+    def fit(self) -> Iterator[Generation | Fitted]:
+        """Yield a :class:`Generation` for every step that dev judged, and :class:`Fitted` at the end."""
+
+    @abstractmethod
+    def label_logits(self, examples: Sequence[Example]) -> NDArray[np.float32]:
+        """Label logits (N, C) of any examples, by what was learned."""
+
+    @abstractmethod
+    def untouched(self, examples: Sequence[Example]) -> NDArray[np.float32]:
+        """Label logits (N, C) of the model as it was, with the instruction in words: zero-shot."""
+
+    @abstractmethod
+    def peak_memory_mib(self) -> float:
+        """Highest memory so far of a process that holds the model, or of its GPU."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Free what the method holds."""
+
+
+class Baseline(Method):
+    """A method that is no search: what it has learned can be taken up again without its journal."""
+
+    @abstractmethod
+    def restore(self, learned: Mapping[str, NDArray[Any]]) -> None:
+        """Take what an earlier fit has learned, so that texts can be scored without another."""
