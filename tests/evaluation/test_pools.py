@@ -147,11 +147,12 @@ class _Bomb:
 )
 def test_what_the_cluster_lacks_is_told_at_once(evaluators, words, make_job):
     plan, _, _ = make_plan(make_job("bert", evaluators=evaluators))
+    ending = hosts()  # Ray takes up to a second to end the actors of a pool that was closed
     start = time.monotonic()
     with pytest.raises(ResourcesError, match=words):
         RayPool(plan)
     assert time.monotonic() - start < 60
-    assert hosts() == []
+    assert set(hosts()) <= set(ending)
 
 
 def test_gpus_that_nobody_has_are_told_at_once(make_job):
