@@ -109,7 +109,7 @@ def parse_job(raw: Mapping[str, Any]) -> tuple[BaseJob | None, list[Fault], set[
                 best = by_path.setdefault(_path(item["loc"]), item)
                 if len(item["loc"]) > len(best["loc"]):
                     by_path[_path(item["loc"])] = item
-            faults += [_fault(item) for path, item in by_path.items() if path not in broken]
+            faults += [_fault(item, kind) for path, item in by_path.items() if path not in broken]
             broken |= set(by_path)
             for item in by_path.values():
                 _replace(data, item)
@@ -174,15 +174,24 @@ def _budget_faults(spec: JobSpec, sound: Callable[..., bool]) -> list[Fault]:
     return faults
 
 
-def _fault(item: Any) -> Fault:
+def faults_in(error: ValidationError, model: type[BaseModel]) -> list[Fault]:
+    """What pydantic finds in a file of another kind than a job, in the words that a job's faults have."""
+    return [_fault(item, model) for item in error.errors()]
+
+
+def _fault(item: Any, model: type[BaseModel]) -> Fault:
     path, kind, value = _path(item["loc"]), item["type"], item["input"]
     if kind == "extra_forbidden":
-        return Fault(path, f"unknown key{did_you_mean(str(item['loc'][-1]), _keys_at(item))}")
+        return Fault(path, f"unknown key{did_you_mean(str(item['loc'][-1]), _keys_at(item, model))}")
     if kind.startswith("union_tag"):
         name = value.get("name") if isinstance(value, dict) else value
         return Fault("method.name", f"expected one of {', '.join(BASELINES)}, got {_shown(name)}{_method_hint(name)}")
     if kind == "missing":
         return Fault(path, "missing; this key is required")
+    if kind == "model_type":
+        keys = ", ".join(_keys_at({**item, "loc": (*item["loc"], "")}, model))
+        keys = "name (a baseline) or optimizer (a search)" if path == "method" else keys
+        return Fault(path, f"expected a mapping of {keys}, got {_shown(value)}")
     message = re.sub(r"^(Input|Value|String|List) should", "should", item["msg"]).removeprefix("Value error, ")
     message = re.sub(r"^should (be|have)\b", "expected", message).replace("should match", "expected a match of", 1)
     hint = did_you_mean(value, list(PRESETS)) if path == "method.preset" and isinstance(value, str) else ""
@@ -198,16 +207,17 @@ def _method_hint(name: Any) -> str:
     return did_you_mean(name, BASELINES) or "; the optimizer of a search is given as method.optimizer"
 
 
-def _keys_at(item: Any) -> list[str]:
+def _keys_at(item: Any, model: type[BaseModel]) -> list[str]:
     """Keys that are known beside the one that an error speaks of."""
     if "tag" in item:
         return list(method_class(item["tag"]).model_fields)
-    model: Any = JobSpec
-    for key in item["loc"][:-1]:
+    for key in (key for key in item["loc"][:-1] if not isinstance(key, int)):
         field = model.model_fields.get(key)
-        if field is None or not isinstance(field.annotation, type) or not issubclass(field.annotation, BaseModel):
+        kinds = [] if field is None else [field.annotation, *get_args(field.annotation)]
+        below = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
+        if not below:
             return []
-        model = field.annotation
+        model = below[0]
     return list(model.model_fields)
 
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError, field_validator
 
 from bbtune.errors import Fault, JobError, did_you_mean
-from bbtune.jobfile import override, parse_job, read_yaml
+from bbtune.jobfile import faults_in, override, parse_job, read_yaml
 from bbtune.methods import Part
 from bbtune.spec import BaseJob, merged
 from bbtune.study import Study, study_of
@@ -42,11 +42,20 @@ class SuiteSpec(Part):
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-    jobs: Annotated[list[str | EntrySpec], Field(min_length=1)]
+    jobs: Annotated[list[EntrySpec], Field(min_length=1)]
     tasks: Annotated[list[dict[str, Any]], Field(min_length=1)] = Field([{}])
     seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1), AfterValidator(_each_once)]
     set: dict[str, Any] = Field({})
     reference: str | None = None
+
+    @field_validator("jobs", mode="before")
+    @classmethod
+    def _files(cls, given: Any) -> Any:
+        return (
+            [{"job": entry} if isinstance(entry, str) else entry for entry in given]
+            if isinstance(given, list)
+            else given
+        )
 
 
 @dataclass(frozen=True)
@@ -128,9 +137,8 @@ def _suite(path: str | Path) -> SuiteSpec:
     try:
         return SuiteSpec.model_validate(raw)
     except ValidationError as error:
-        places = [(".".join(str(key) for key in item["loc"]), item["msg"]) for item in error.errors()]
-        told = [(place, said.removeprefix("Value error, ")) for place, said in places]
-        raise JobError([Fault(place, f"{said} (suite {path})") for place, said in told], "suite") from error
+        found = [Fault(of.path, f"{of.message} (suite {path})") for of in faults_in(error, SuiteSpec)]
+        raise JobError(found, "suite") from error
 
 
 def _reference_faults(asked: str | None, specs: Sequence[BaseJob]) -> list[Fault]:
@@ -153,9 +161,8 @@ def _entries(suite: SuiteSpec) -> Iterator[tuple[str, EntrySpec, dict[str, Any]]
     several = len(suite.tasks) > 1
     for task, task_name in zip(suite.tasks, _task_names(suite.tasks), strict=True):
         for entry in suite.jobs:
-            job = EntrySpec(job=entry) if isinstance(entry, str) else entry
-            stem = job.name or Path(job.job).stem
-            yield (f"{task_name}-{stem}" if several else stem), job, task
+            stem = entry.name or Path(entry.job).stem
+            yield (f"{task_name}-{stem}" if several else stem), entry, task
 
 
 def _content(

@@ -89,7 +89,8 @@ def test_mistakes_in_required_keys_do_not_hide_the_others() -> None:
         {"task": {}, "backbone": None, "prompt.layers": [1, 1], "evaluators": {"count": 1, "gpus": 1}}
     ) == [
         "task.source: missing; this key is required",
-        "backbone: expected a valid dictionary or instance of BackboneSpec, got null",
+        "backbone: expected a mapping of model, kind, revision, dtype, device, max_tokens, temperature, "
+        "trust_remote_code, allow_pickle, got null",
         "prompt.layers: expected each layer once, got [1, 1]",
     ]
 
@@ -109,10 +110,10 @@ def test_an_empty_job_lacks_its_three_sections() -> None:
         ({"task.columns.txt": "x"}, 'task.columns.txt: unknown key; did you mean "text"?'),
         ({"task.columns.TEXT_A": "x"}, "task.columns.TEXT_A: unknown key"),
         ({"task.columns.text": 5}, "task.columns.text: expected a valid string, got 5"),
-        ({"task.columns": ["a"]}, "task.columns: expected a valid dictionary or instance of ColumnsSpec, got"),
-        ({"task": 5}, "task: expected a valid dictionary or instance of TaskSpec, got 5"),
-        ({"method": None}, "method: expected a valid dictionary or instance of MethodSpec, got null"),
-        ({"budget": None}, "budget: expected a valid dictionary or instance of BudgetSpec, got null"),
+        ({"task.columns": ["a"]}, 'task.columns: expected a mapping of text, text_b, label, got ["a"]'),
+        ({"task": 5}, "task: expected a mapping of source, shots, "),
+        ({"method": "lora"}, 'method: expected a mapping of name (a baseline) or optimizer (a search), got "lora"'),
+        ({"budget": None}, "budget: expected a mapping of evaluations, examples, layer_forwards, seconds, got null"),
         ({"task.source": 5}, "task.source: expected a valid string, got 5"),
         ({"task.source": "folder:"}, 'task.source: expected folder:DIR, file:TABLE, hf:NAME or builtin:NAME, got "'),
         ({"task.source": "support"}, 'task.source: expected folder:DIR, file:TABLE, hf:NAME or builtin:NAME, got "'),
