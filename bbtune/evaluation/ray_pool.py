@@ -15,7 +15,7 @@ from bbtune.errors import BbtuneError, DeadlineReached, EvaluationError, Resourc
 from bbtune.evaluation.ray_cluster import FEWER, amounts, check_cluster, import_ray, joined_cluster, last_line
 from bbtune.search_plan import SearchPlan
 
-_PLACEMENT_S = 45.0  # longest wait for Ray to find room for the actors
+_PLACEMENT_S = 120.0  # longest wait for Ray to find room for the actors and to start them
 _AHEAD = 2  # calls that an actor holds, so that it never waits for the next
 _DEATHS = 3  # actors lost in a row, without a result in between, that end the run
 
@@ -124,8 +124,8 @@ class RayPool:
         if missing:
             raise ResourcesError(
                 f"expected room for {len(pings)} evaluators of {amounts(self._spec)} each, after {_PLACEMENT_S:.0f} s "
-                f"{len(placed)} have found it; free now: {_shown(self._ray.available_resources())}; "
-                f"{FEWER}, or wait until other work ends"
+                f"{len(placed)} have started (the cluster is full, or too busy to start them); "
+                f"free now: {_shown(self._ray.available_resources())}; {FEWER}, or wait until other work ends"
             )
 
     def _load(self, actors: list[Any]) -> None:
