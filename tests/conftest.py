@@ -11,10 +11,12 @@ os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("TQDM_DISABLE", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_worker_niceness", "0")  # as on a cluster that the product starts
 
 import pytest
 import torch
 import transformers as hf
+from hypothesis import settings
 from small_task import TEXTS
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
@@ -22,6 +24,10 @@ from transformers import PreTrainedTokenizerFast
 from bbtune.backbone.products import TORCH
 from bbtune.jobfile import parse_job
 from bbtune.spec import JobSpec
+
+# The same examples on every machine: what fails somewhere fails everywhere.
+settings.register_profile("bbtune", derandomize=True, database=None)
+settings.load_profile("bbtune")
 
 CORPUS = [
     "the parcel is late and the box was bad",

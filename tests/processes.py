@@ -15,3 +15,11 @@ def ids_of(name: str, above: psutil.Process | None = None) -> list[int]:
         except psutil.NoSuchProcess:  # it has ended meanwhile
             continue
     return sorted(found)
+
+
+def is_running(number: int) -> bool:
+    """Whether a process of this id is there and has not ended; one that nobody has waited for has."""
+    try:
+        return psutil.Process(number).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

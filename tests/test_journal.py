@@ -503,7 +503,7 @@ def test_seconds_go_on_from_where_the_record_ends(path: Path) -> None:
     z = np.zeros((1, LAYERS, DIM))
     past = [START, {"event": "scores", "elapsed_s": 40.0}, {"event": "scores", "elapsed_s": 125.5}]
     scores = Recorded(Evaluator(), [{**r, "event": "past"} for r in past]).evaluate(z, "train")
-    assert 125.5 <= scores.elapsed_s < 130.0
+    assert 125.5 <= scores.elapsed_s < 160.0  # 165.5 if both were counted
 
 
 def test_another_seed_than_the_recorded_one_stops_at_the_first_z_that_differs(

@@ -142,8 +142,9 @@ class Server:
         raise AssertionError("the MLflow server did not start")
 
     def kill(self) -> None:
-        os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
+        if self._process.poll() is None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
 
 
 def test_a_local_database_gets_the_whole_record(make_job, tmp_path, database):
@@ -174,14 +175,18 @@ def test_a_resumed_run_goes_on_in_the_same_record(make_job, tmp_path, database):
 
 
 @pytest.mark.slow
-def test_a_server_killed_in_the_middle_does_not_end_the_run_and_sync_completes_the_record(make_job, tmp_path):
+def test_a_server_killed_in_the_middle_does_not_end_the_run_and_sync_completes_the_record(
+    make_job, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")  # the first answer of a new server can take long
     server = Server(tmp_path, free_port())
     server.start()
     killed: list[bool] = []
 
     def kill_once_recorded() -> None:
         client = mlflow.MlflowClient(server.uri)
-        for _ in range(200):
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline:
             found = client.get_experiment_by_name("killed")
             runs = client.search_runs([found.experiment_id]) if found else []
             if runs and runs[0].data.metrics:
@@ -194,7 +199,10 @@ def test_a_server_killed_in_the_middle_does_not_end_the_run_and_sync_completes_t
 
     job = make_job("bert", tracking={"enabled": True, "uri": server.uri, "experiment": "killed"})
     view = View(6, kill_once_recorded)
-    result = api.run(job, tmp_path / "run", view)
+    try:
+        result = api.run(job, tmp_path / "run", view)
+    finally:
+        server.kill()
     assert killed
     assert result.stop_reason == "budget.evaluations"
     assert any(f"bbtune sync {tmp_path / 'run'}" in line for line in view.said)

@@ -45,6 +45,7 @@ def start_cluster(ray: Any) -> None:
             return
         if len(tempfile.gettempdir()) > _LONGEST_TEMP:
             os.environ.setdefault("RAY_TMPDIR", "/tmp")
+        os.environ.setdefault("RAY_worker_niceness", "0")  # not less urgent than a run without actors; Ray's own is 15
         ray.init(address="local", include_dashboard=False, object_store_memory=200 * 2**20, **_QUIET)
     token = Path.home() / ".ray" / "auth_token"  # Ray writes it for all to read
     if token.is_file() and token.stat().st_uid == os.getuid():

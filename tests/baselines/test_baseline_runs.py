@@ -272,7 +272,7 @@ def test_a_killed_training_resumes_to_the_result_of_one_that_was_not(make_raw: M
     before = recorded(cut)
     assert 0 < len(before) < 61
     arguments = [sys.executable, "-c", PROGRAM, "resume", str(cut)]
-    done = subprocess.run(arguments, check=False, capture_output=True, text=True, timeout=250)
+    done = subprocess.run(arguments, check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert_same(TuneResult.load(cut), whole)
     assert recorded(cut)[: len(before)] == before

@@ -6,13 +6,11 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
 from processes import ids_of
 
@@ -45,6 +43,7 @@ class Saboteur:
 
     def __init__(self, *generations: int) -> None:
         self._generations = generations
+        self._others = set(hosts())  # of the pool before, which may be ending still
         self.killed: list[int] = []
 
     def __enter__(self) -> Saboteur:
@@ -56,7 +55,7 @@ class Saboteur:
 
     def event(self, event: Any) -> None:
         if event.number in self._generations:
-            victim = hosts()[0]
+            victim = next(host for host in hosts() if host not in self._others)
             os.kill(victim, signal.SIGKILL)
             self.killed.append(victim)
 
@@ -84,7 +83,7 @@ def test_the_trace_is_the_same_when_actors_are_killed(count, reference, make_job
     saboteur = Saboteur(2, 5)
     result = api.run(make_job("bert", evaluators={"count": count}), tmp_path / "run", saboteur)
     assert len(saboteur.killed) == 2
-    assert not set(saboteur.killed) & {p.pid for p in psutil.process_iter()}
+    assert not set(saboteur.killed) & set(hosts())
     assert trace(tmp_path / "run") == reference[0]
     assert result.scores == reference[1].scores
 
@@ -102,18 +101,28 @@ def test_probes_on_a_part_of_the_examples_leave_the_same_trace_on_actors_that_ar
     assert any(record["subset"] for record in read_journal(tmp_path / "0" / "journal.jsonl") if "subset" in record)
 
 
+class _Killing(list[Any]):
+    """Calls, the 30th of which kills a process when it is first handed out."""
+
+    victim: int | None = None
+
+    def __getitem__(self, index: Any) -> Any:
+        if index == 30 and self.victim is not None:
+            os.kill(self.victim, signal.SIGKILL)
+            self.victim = None
+        return super().__getitem__(index)
+
+
 def test_an_actor_killed_inside_a_generation_loses_nothing(make_job):
     plan = replace(make_plan(make_job("llama", evaluators={"count": 2}))[0], product=TORCH)
     z = np.random.default_rng(0).standard_normal((60, 3, 6))
-    calls = [(group, "train", 0) for group in z[:, None]]
+    calls = _Killing((group, "train", 0) for group in z[:, None])
     expected = LocalPool(plan).run("candidates", calls)
     pool = RayPool(plan)
     try:
-        victim = pool.process_ids()[1]
-        timer = threading.Timer(0.05, os.kill, (victim, signal.SIGKILL))
-        timer.start()
+        calls.victim = victim = pool.process_ids()[1]
         got = pool.run("candidates", calls)
-        timer.join()
+        assert calls.victim is None
         assert victim not in pool.process_ids()
     finally:
         pool.close()
