@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from bbtune.errors import Fault, JobError, did_you_mean, hide_credentials
@@ -20,6 +19,7 @@ from bbtune.methods import BASELINES, method_class
 from bbtune.optimizers.base import population_asked
 from bbtune.presets import PRESETS
 from bbtune.spec import BaseJob, BaselineJob, JobSpec, MethodSpec, merged
+from bbtune.yaml_text import parse_yaml, read_yaml
 
 
 def load_job(path: str | Path, overrides: Sequence[str] = (), method: str | None = None) -> BaseJob:
@@ -52,23 +52,6 @@ def read_job(
     return parse_job(raw)
 
 
-def read_yaml(path: str | Path) -> dict[str, Any]:
-    """The mapping that a YAML file holds.
-
-    Raises:
-        JobError: if the file cannot be read, or holds something else.
-    """
-    try:
-        raw = yaml.load(Path(path).read_text(encoding="utf-8"), _UniqueKeys)  # noqa: S506, a safe loader
-    except OSError as error:
-        raise JobError([Fault("", f"cannot read the job file {path}: {error.strerror}")]) from error
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or a date such as 2024-13-01
-        raise JobError([Fault("", f"{path} is not YAML: {_yaml_fault(error)}")]) from error
-    if not isinstance(raw, dict):
-        raise JobError([Fault("", f"{path}: expected a mapping with task, backbone and budget, got {_kind(raw)}")])
-    return raw
-
-
 _OF_THE_LOSS = ("sigma", "alpha", "loss", "l2")  # what any optimizer is given
 
 
@@ -93,12 +76,17 @@ _STAND_INS: dict[str, dict[str, Any]] = {
 }
 
 
+_MISSING = "missing; this key is required"
+_NO_BUDGET = Fault("budget", _MISSING)
+
+
 def parse_job(raw: Mapping[str, Any]) -> tuple[BaseJob | None, list[Fault], set[str]]:
     """Validate ``raw``; faulty keys are reported, dropped and replaced by defaults so that the rest is judged too."""
     faults: list[Fault] = []
     broken: set[str] = set()
     data = merged({}, raw)
     given = data.get("method")
+    clear = given is None or isinstance(given, dict)  # else nobody knows whether a budget is needed
     kind = BaselineJob if isinstance(given, dict) and "name" in given else JobSpec
     for _ in range(3):  # dropping a faulty key can only reveal that a required one is missing
         try:
@@ -114,6 +102,7 @@ def parse_job(raw: Mapping[str, Any]) -> tuple[BaseJob | None, list[Fault], set[
             for item in by_path.values():
                 _replace(data, item)
         else:
+            faults = [fault for fault in faults if clear or fault != _NO_BUDGET]
             return spec, faults + _combinations(spec, broken), broken
     return None, faults, broken
 
@@ -187,11 +176,17 @@ def _fault(item: Any, model: type[BaseModel]) -> Fault:
         name = value.get("name") if isinstance(value, dict) else value
         return Fault("method.name", f"expected one of {', '.join(BASELINES)}, got {_shown(name)}{_method_hint(name)}")
     if kind == "missing":
-        return Fault(path, "missing; this key is required")
+        return Fault(path, _MISSING)
     if kind == "model_type":
         keys = ", ".join(_keys_at({**item, "loc": (*item["loc"], "")}, model))
+        hint = f"; write method: {{name: {value}}}" if path == "method" and value in BASELINES else ""
         keys = "name (a baseline) or optimizer (a search)" if path == "method" else keys
-        return Fault(path, f"expected a mapping of {keys}, got {_shown(value)}")
+        return Fault(path, f"expected a mapping of {keys}, got {_shown(value)}{hint}")
+    if kind == "dict_type":
+        return Fault(path, f"expected a mapping, got {_shown(value)}")
+    if kind == "too_short":
+        least = item["ctx"]["min_length"]
+        return Fault(path, f"expected at least {least} item{'s' * (least > 1)}, got {_shown(value)}")
     message = re.sub(r"^(Input|Value|String|List) should", "should", item["msg"]).removeprefix("Value error, ")
     message = re.sub(r"^should (be|have)\b", "expected", message).replace("should match", "expected a match of", 1)
     hint = did_you_mean(value, list(PRESETS)) if path == "method.preset" and isinstance(value, str) else ""
@@ -250,23 +245,6 @@ def _replace(data: dict[str, Any], item: Any) -> None:
     holder.pop(last, None)
 
 
-class _UniqueKeys(yaml.SafeLoader):
-    """Safe YAML in which a key that is given twice is an error; plain YAML forgets the first."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        plain = [key for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
-        keys = [self.construct_object(key, deep=True) for key in plain]
-        twice = next((i for i, key in enumerate(keys) if key in keys[:i]), None)
-        if twice is not None:
-            mark = plain[twice].start_mark
-            raise yaml.MarkedYAMLError(problem=f"the key {keys[twice]!r} is given twice", problem_mark=mark)
-        return super().construct_mapping(node, deep)
-
-
-# 5e-5 is a number to everyone but YAML 1.1, which wants 5.0e-5.
-_UniqueKeys.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+[eE][-+]?\d+$"), list("-+0123456789"))
-
-
 def override(raw: dict[str, Any], change: str) -> None:
     """Lay ``key.path=value`` over a job, the value read as YAML.
 
@@ -289,8 +267,8 @@ def override(raw: dict[str, Any], change: str) -> None:
 def _override_value(keys: list[str], text: str) -> Any:
     """``text`` as YAML; but a template such as ``{text} . It was {mask} .`` is text, not a mapping."""
     try:
-        value = yaml.load(text, _UniqueKeys)  # noqa: S506, a safe loader
-    except (yaml.YAMLError, ValueError):
+        value = parse_yaml(text)
+    except ValueError:
         return text
     models: Any = JobSpec
     for key in keys[:-1]:
@@ -306,17 +284,6 @@ def _override_value(keys: list[str], text: str) -> Any:
 def _shown(value: Any) -> str:
     text = hide_credentials(json.dumps(value, default=str))
     return text if len(text) <= 80 else text[:77] + "..."
-
-
-def _yaml_fault(error: Exception) -> str:
-    """What is wrong and where, without the faulty line itself, which may hold a password."""
-    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
-        return f"{error.problem} (line {error.problem_mark.line + 1}, column {error.problem_mark.column + 1})"
-    return " ".join(str(error).split())
-
-
-def _kind(value: Any) -> str:
-    return "an empty file" if value is None else f"a {type(value).__name__}"
 
 
 def _extras(method: MethodSpec) -> str:

@@ -10,15 +10,16 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field, ValidationError, field_validator
 
 from bbtune.errors import Fault, JobError, did_you_mean
-from bbtune.jobfile import faults_in, override, parse_job, read_yaml
+from bbtune.jobfile import faults_in, override, parse_job
 from bbtune.methods import Part
 from bbtune.spec import BaseJob, merged
 from bbtune.study import Study, study_of
+from bbtune.yaml_text import read_yaml
 
 
 def _each_once(seeds: list[int]) -> list[int]:
     if len(set(seeds)) < len(seeds):
-        raise ValueError(f"expected each seed once, got {seeds}")
+        raise ValueError("expected each seed once")
     return seeds
 
 
@@ -51,11 +52,9 @@ class SuiteSpec(Part):
     @field_validator("jobs", mode="before")
     @classmethod
     def _files(cls, given: Any) -> Any:
-        return (
-            [{"job": entry} if isinstance(entry, str) else entry for entry in given]
-            if isinstance(given, list)
-            else given
-        )
+        if not isinstance(given, list):
+            return given
+        return [{"job": entry} if isinstance(entry, str) else entry for entry in given]
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("TQDM_DISABLE", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-os.environ.setdefault("RAY_worker_niceness", "0")  # as on a cluster that the product starts
 
 import pytest
 import torch
@@ -28,6 +27,14 @@ from bbtune.spec import JobSpec
 # The same examples on every machine: what fails somewhere fails everywhere.
 settings.register_profile("bbtune", derandomize=True, database=None)
 settings.load_profile("bbtune")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Slow tests have more time."""
+    for item in items:
+        if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(900))
+
 
 CORPUS = [
     "the parcel is late and the box was bad",
@@ -275,15 +282,17 @@ def ray_cluster() -> Iterator[Any]:
     import ray
 
     folder = f"/tmp/bbt{os.getpid()}"
-    ray.init(
-        address="local",
-        num_cpus=3,
-        object_store_memory=200 * 2**20,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level="ERROR",
-        _temp_dir=folder,
-    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_worker_niceness", "0")  # as on a cluster that the product starts
+        ray.init(
+            address="local",
+            num_cpus=3,
+            object_store_memory=200 * 2**20,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level="ERROR",
+            _temp_dir=folder,
+        )
     yield ray
     ray.shutdown()
     shutil.rmtree(folder, ignore_errors=True)

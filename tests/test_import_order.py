@@ -21,7 +21,7 @@ PACKAGE = Path(bbtune.__file__).parent
 LAYERS: list[set[str]] = [
     {"bbtune"},
     {"errors", "seeds", "presets", "versions", "cost", "objective", "schedule", "methods"},
-    {"spec", "optimizers", "mlflow_store"},
+    {"spec", "optimizers", "mlflow_store", "yaml_text"},
     {"jobfile", "auto"},
     {"task", "search"},
     {"backbone", "fused", "statistics"},

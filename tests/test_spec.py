@@ -19,6 +19,7 @@ from bbtune.errors import JobError
 from bbtune.jobfile import load_job, parse_job, read_job
 from bbtune.presets import PRESETS
 from bbtune.spec import JobSpec, MethodSpec, TrackingSpec
+from bbtune.yaml_text import read_yaml
 
 JOB: dict[str, Any] = {
     "task": {"source": "builtin:support"},
@@ -112,7 +113,7 @@ def test_an_empty_job_lacks_its_three_sections() -> None:
         ({"task.columns.text": 5}, "task.columns.text: expected a valid string, got 5"),
         ({"task.columns": ["a"]}, 'task.columns: expected a mapping of text, text_b, label, got ["a"]'),
         ({"task": 5}, "task: expected a mapping of source, shots, "),
-        ({"method": "lora"}, 'method: expected a mapping of name (a baseline) or optimizer (a search), got "lora"'),
+        ({"method": "cma"}, 'method: expected a mapping of name (a baseline) or optimizer (a search), got "cma"'),
         ({"budget": None}, "budget: expected a mapping of evaluations, examples, layer_forwards, seconds, got null"),
         ({"task.source": 5}, "task.source: expected a valid string, got 5"),
         ({"task.source": "folder:"}, 'task.source: expected folder:DIR, file:TABLE, hf:NAME or builtin:NAME, got "'),
@@ -236,6 +237,8 @@ def test_a_job_file_is_read(tmp_path: Path) -> None:
         ("task:\n\tsource: x", "is not YAML: found character '\\t' that cannot start any token (line 2, column 1)"),
         ("a: !!python/object/apply:os.getcwd []", "is not YAML: could not determine a constructor for the tag"),
         ("seed: 2024-13-41", "is not YAML: month must be in 1..12"),
+        ("task: &a [*a]", "is not YAML: a part that an anchor (&) names holds itself"),
+        ("[a]: 1", "is not YAML: expected text as a key (line 1, column 1)"),
         (b"a: \xff", "is not YAML: 'utf-8' codec can't decode byte 0xff"),
         (b"a: \x00", "is not YAML: "),
     ],
@@ -576,6 +579,23 @@ def test_a_key_given_twice_is_told_with_its_line(tmp_path):
     path.write_text("budget: {evaluations: 100}\ntask: {source: builtin:support}\nbudget: {evaluations: 200}\n")
     with pytest.raises(JobError, match=r"the key 'budget' is given twice .line 3, column 1"):
         read_job(path)
+
+
+def test_a_baseline_in_place_of_the_method_is_told_how_to_be_written_and_misses_no_budget():
+    raw = {key: value for key, value in JOB.items() if key != "budget"} | {"method": "lora"}
+    (fault,) = parse_job(raw)[1]
+    assert fault.path == "method"
+    assert fault.message.endswith('got "lora"; write method: {name: lora}')
+
+
+def test_keys_are_what_is_written(tmp_path):
+    path = tmp_path / "job.yaml"
+    path.write_text("base: &base {7: 1, yes: 2}\nover: {<<: *base, 2024-01-01: 3, yes: 4}\n1.0: 5\n")
+    assert read_yaml(path) == {
+        "base": {"7": 1, "yes": 2},
+        "over": {"7": 1, "yes": 4, "2024-01-01": 3},
+        "1.0": 5,
+    }
 
 
 def test_a_template_behind_set_is_text_even_where_yaml_sees_more(tmp_path):

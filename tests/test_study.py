@@ -221,16 +221,17 @@ def test_a_study_given_for_a_run_is_told(command: str, suite: Path, tmp_path: Pa
 @pytest.mark.parametrize(
     ("parts", "said"),
     [
-        ({"seeds": []}, r"  seeds: .*at least 1 item.*, got \[\] \(suite .*suite.yaml\)"),
+        ({"seeds": []}, r"  seeds: expected at least 1 item, got \[\] \(suite .*suite.yaml\)"),
         ({"seeds": 13}, r"  seeds: expected a valid list, got 13"),
-        ({"jobs": []}, r"  jobs: .*at least 1 item"),
+        ({"jobs": []}, r"  jobs: expected at least 1 item, got \[\]"),
         ({"jobs": "jobs/majority.yaml"}, r"  jobs: expected a valid list, got \"jobs/majority.yaml\""),
         ({"jobs": [7]}, r"  jobs\[0\]: expected a mapping of job, name, set, got 7"),
         ({"jobs": [{"name": "x"}]}, r"  jobs\[0\]\.job: missing; this key is required"),
         ({"jobs": [{"jbo": "jobs/majority.yaml"}]}, r'  jobs\[0\]\.jbo: unknown key; did you mean "job"'),
+        ({"set": [7]}, r"  set: expected a mapping, got \[7\]"),
         ({"sedes": [1]}, r'  sedes: unknown key; did you mean "seeds"'),
         ({"seeds": [-1]}, r"  seeds\[0\]: expected greater than or equal to 0, got -1"),
-        ({"seeds": [1, 1]}, r"seeds: expected each seed once, got \[1, 1\]"),
+        ({"seeds": [1, 1]}, r"seeds: expected each seed once, got \[1, 1\] \(suite"),
         ({"reference": "auto"}, "reference: expected a method or a job of the suite .*, got 'auto'"),
         ({"reference": "majorty"}, 'reference: expected a method or a job of the suite .*did you mean "majority"'),
         ({"jobs": ["jobs/none.yaml"]}, "none.yaml: No such file"),
@@ -239,6 +240,17 @@ def test_a_study_given_for_a_run_is_told(command: str, suite: Path, tmp_path: Pa
 def test_a_faulty_suite_is_told(suite: Path, tmp_path: Path, parts: dict[str, Any], said: str) -> None:
     with pytest.raises(JobError, match=said):
         read_suite(changed(suite, **parts), [], tmp_path / "out")
+
+
+@pytest.mark.parametrize("key", ["on", "7", "2024-01-01"])
+def test_a_key_of_a_suite_that_yaml_takes_for_something_else_is_told_as_it_is_written(suite: Path, key: str) -> None:
+    text = suite.read_text()
+    suite.write_text(f"{text}{key}: 1\n")
+    with pytest.raises(JobError, match=f"  {key}: unknown key"):
+        read_suite(suite, [], None)
+    suite.write_text(f"{text}set: {{{key}: 1}}\n")
+    with pytest.raises(JobError, match=f"  all jobs: {key}: unknown key"):
+        read_suite(suite, [], None)
 
 
 def test_a_seed_that_is_given_twice_is_told(suite: Path, tmp_path: Path) -> None:

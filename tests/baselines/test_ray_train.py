@@ -276,15 +276,21 @@ def test_a_killed_driver_resumes_to_the_result_of_a_run_that_was_not(make_raw: M
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("ray_cluster")
+def test_an_interrupted_run_leaves_no_worker_behind_on_a_cluster_that_lasts(make_raw: MakeRaw, tmp_path: Path) -> None:
+    endless = make_raw("lora", "bert", 2, epochs=1_000_000)
+    with pytest.raises(KeyboardInterrupt):
+        api.run(endless, tmp_path / "cut", Witness(3, interrupt))
+    assert until(lambda: not workers())
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_cluster")
 @pytest.mark.parametrize("evaluators", [0, 2])
-def test_an_interrupted_run_leaves_no_worker_behind_on_a_cluster_that_lasts(
-    make_raw: MakeRaw, tmp_path: Path, evaluators: int
-) -> None:
+def test_an_interrupted_run_goes_on_where_it_was(make_raw: MakeRaw, tmp_path: Path, evaluators: int) -> None:
     here = Witness()
     whole = api.run(make_raw("lora", "bert", 0, epochs=EPOCHS), tmp_path / "here", here)
     with pytest.raises(KeyboardInterrupt):
         api.run(make_raw("lora", "bert", 2, epochs=EPOCHS), tmp_path / "cut", Witness(3, interrupt))
-    assert until(lambda: not workers())
     assert len(recorded(tmp_path / "cut")) == 4
     result = api.resume(tmp_path / "cut", evaluators=evaluators)
     assert_alike(tmp_path / "cut", result, whole, here.events)

@@ -82,8 +82,7 @@ def test_the_trace_is_the_same_for_any_number_of_actors(count, reference, make_j
 def test_the_trace_is_the_same_when_actors_are_killed(count, reference, make_job, tmp_path):
     saboteur = Saboteur(2, 5)
     result = api.run(make_job("bert", evaluators={"count": count}), tmp_path / "run", saboteur)
-    assert len(saboteur.killed) == 2
-    assert not set(saboteur.killed) & set(hosts())
+    assert len(set(saboteur.killed)) == 2
     assert trace(tmp_path / "run") == reference[0]
     assert result.scores == reference[1].scores
 
@@ -177,7 +176,9 @@ def test_room_taken_by_others_is_told_after_a_wait(make_job, monkeypatch):
     first = RayPool(plan)
     monkeypatch.setattr("bbtune.evaluation.ray_pool._PLACEMENT_S", 3.0)
     try:
-        with pytest.raises(ResourcesError, match="expected room for 2 evaluators of 1 CPUs each"):
+        with pytest.raises(
+            ResourcesError, match=r"expected room for 2 evaluators of 1 CPUs each, after 3 s \d have started"
+        ):
             RayPool(plan)
     finally:
         first.close()
@@ -233,6 +234,24 @@ for said in ("WARNING: 8 PYTHON worker processes have been started on node", "WA
     said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
     assert "the disk is full" in said
     assert "worker processes" not in said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("asked", [None, "7"])
+def test_workers_of_an_own_cluster_are_as_urgent_as_this_process_unless_told_otherwise(asked):
+    program = """
+import os
+
+from bbtune.evaluation.ray_cluster import import_ray, joined_cluster
+
+ray = import_ray()
+with joined_cluster(ray):
+    print(ray.get(ray.remote(os.nice).remote(0)) - os.nice(0))
+"""
+    told = {"RAY_worker_niceness": asked} if asked else {}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_worker")} | told
+    said = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    assert said.stdout.split()[-1] == (asked or "0")
 
 
 def test_a_cluster_that_does_not_answer_is_told_in_words(monkeypatch):
