@@ -246,7 +246,7 @@ from bbtune.evaluation.ray_cluster import import_ray, joined_cluster
 
 ray = import_ray()
 with joined_cluster(ray):
-    print(ray.get(ray.remote(os.nice).remote(0)) - os.nice(0))
+    print(ray.get(ray.remote(lambda: os.nice(0)).remote()) - os.nice(0))
 """
     told = {"RAY_worker_niceness": asked} if asked else {}
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_worker")} | told
