@@ -76,18 +76,14 @@ _STAND_INS: dict[str, dict[str, Any]] = {
 }
 
 
-_MISSING = "missing; this key is required"
-_NO_BUDGET = Fault("budget", _MISSING)
-
-
 def parse_job(raw: Mapping[str, Any]) -> tuple[BaseJob | None, list[Fault], set[str]]:
     """Validate ``raw``; faulty keys are reported, dropped and replaced by defaults so that the rest is judged too."""
     faults: list[Fault] = []
     broken: set[str] = set()
     data = merged({}, raw)
     given = data.get("method")
-    clear = given is None or isinstance(given, dict)  # else nobody knows whether a budget is needed
-    kind = BaselineJob if isinstance(given, dict) and "name" in given else JobSpec
+    searched = given is None or (isinstance(given, dict) and "name" not in given)  # a name in its place is a baseline's
+    kind = JobSpec if searched else BaselineJob
     for _ in range(3):  # dropping a faulty key can only reveal that a required one is missing
         try:
             spec: BaseJob = kind.model_validate(data)
@@ -102,7 +98,6 @@ def parse_job(raw: Mapping[str, Any]) -> tuple[BaseJob | None, list[Fault], set[
             for item in by_path.values():
                 _replace(data, item)
         else:
-            faults = [fault for fault in faults if clear or fault != _NO_BUDGET]
             return spec, faults + _combinations(spec, broken), broken
     return None, faults, broken
 
@@ -176,8 +171,8 @@ def _fault(item: Any, model: type[BaseModel]) -> Fault:
         name = value.get("name") if isinstance(value, dict) else value
         return Fault("method.name", f"expected one of {', '.join(BASELINES)}, got {_shown(name)}{_method_hint(name)}")
     if kind == "missing":
-        return Fault(path, _MISSING)
-    if kind == "model_type":
+        return Fault(path, "missing; this key is required")
+    if kind in ("model_type", "model_attributes_type"):
         keys = ", ".join(_keys_at({**item, "loc": (*item["loc"], "")}, model))
         hint = f"; write method: {{name: {value}}}" if path == "method" and value in BASELINES else ""
         keys = "name (a baseline) or optimizer (a search)" if path == "method" else keys
@@ -232,7 +227,8 @@ def _path(location: Sequence[Any]) -> str:
 def _replace(data: dict[str, Any], item: Any) -> None:
     """Remove a faulty key from ``data``, put a stand-in where a required one is missing."""
     keys = [str(key) for key in item["loc"] if not isinstance(key, int)]
-    if item["type"].startswith("union_tag") or (keys[0] == "method" and item["type"] == "missing"):
+    no_baseline = item["type"].startswith("union_tag") or item["type"] == "model_attributes_type"
+    if no_baseline or (keys[0] == "method" and item["type"] == "missing"):
         data["method"] = _STAND_INS["method"]
         return
     if item["type"] == "missing":

@@ -165,26 +165,12 @@ class TuneResult:
         words = tuple(tuple(words) for words in reading["label_words"])
         return cls(
             spec=spec,
-            labels=tuple(raw["labels"]),
             metric=raw["metric"],
             learned=load_file(folder / LEARNED),
-            parameters=raw["parameters"],
-            stop_reason=raw["stop_reason"],
-            cost=Cost(**raw["cost"]),
-            scores={
-                name: Scored(Estimate(**value["dev"]), Estimate(**value["test"]))
-                for name, value in raw["scores"].items()
-            },
-            gain=Estimate(**raw["gain"]),
             predicted=load_file(folder / PREDICTED),
-            curve=tuple(Point(**point) for point in raw["curve"]),
-            seeds=raw["seeds"],
             versions=raw["versions"],
-            fingerprints=raw["fingerprints"],
-            task=raw["task"],
-            peak_memory_mib=raw["peak_memory_mib"],
             reading=Reading(reading["kind"], reading["template"], words),
-            stopped_ms=raw["stopped_ms"],
+            **outcome(raw),
         )
 
     def summary(self) -> str:
@@ -214,6 +200,21 @@ class TuneResult:
         if self.gain.high < 0:
             return "tuned is worse than zero-shot on test: the interval of the gain lies below 0"
         return "no significant difference between tuned and zero-shot on test: the interval of the gain holds 0"
+
+
+def outcome(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """What the content of result.json says that a comparison needs, too, as attributes of :class:`TuneResult`."""
+    plain = ("parameters", "stop_reason", "seeds", "fingerprints", "task", "peak_memory_mib", "stopped_ms")
+    return {
+        "labels": tuple(raw["labels"]),
+        "cost": Cost(**raw["cost"]),
+        "scores": {
+            name: Scored(Estimate(**value["dev"]), Estimate(**value["test"])) for name, value in raw["scores"].items()
+        },
+        "gain": Estimate(**raw["gain"]),
+        "curve": tuple(Point(**point) for point in raw["curve"]),
+        **{name: raw[name] for name in plain},
+    }
 
 
 def study_hint(folder: Path) -> str:

@@ -259,6 +259,14 @@ class BaselineJob(BaseJob):
         return self.method.name
 
 
+def flattened(tree: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    """``{"task.shots": 16, ...}`` of nested mappings."""
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        found |= flattened(value, f"{above}{key}.") if isinstance(value, Mapping) else {f"{above}{key}": value}
+    return found
+
+
 def merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     """Nested mappings laid over each other; a copy."""
     result: dict[str, Any] = {k: merged({}, v) if isinstance(v, Mapping) else v for k, v in under.items()}

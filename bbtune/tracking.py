@@ -22,7 +22,7 @@ from bbtune.errors import hide_credentials
 from bbtune.loop import Generation
 from bbtune.mlflow_store import PARENT, PARENT_UID, UID, Store, reason, tracking_uri, translated
 from bbtune.result import JOURNAL, LEARNED, PLOT, PREDICTED, RESULT, SPEC, TuneResult
-from bbtune.spec import BaseJob
+from bbtune.spec import BaseJob, flattened
 
 STATE = "tracking.json"
 _FLUSH_S = 1.0
@@ -223,15 +223,10 @@ def result_metrics(result: TuneResult) -> dict[str, float]:
     return found | {name: float(value) for name, value in asdict(result.cost).items()}
 
 
-def flat(tree: Mapping[str, Any], path: str = "") -> dict[str, str]:
+def flat(tree: Mapping[str, Any]) -> dict[str, str]:
     """``{"task.shots": "16", ...}`` of a nested mapping, None left out."""
-    found: dict[str, str] = {}
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            found |= flat(value, f"{path}{key}.")
-        elif value is not None:
-            found[f"{path}{key}"] = value if isinstance(value, str) else json.dumps(value)
-    return found
+    given = {name: value for name, value in flattened(tree).items() if value is not None}
+    return {name: value if isinstance(value, str) else json.dumps(value) for name, value in given.items()}
 
 
 def was_sent(folder: Path, parent_uid: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from views import Witness
 
 import bbtune
 from bbtune import api
@@ -48,19 +49,9 @@ def test_every_kind_of_model_takes_every_kind_of_prompt(family, kind, make_job, 
 
 def test_tuning_lowers_the_train_loss(make_job, tmp_path):
     job = make_job("bert", budget={"evaluations": 200})
-    events = []
-
-    class View:
-        event = staticmethod(events.append)
-
-        def __enter__(self) -> View:
-            return self
-
-        def __exit__(self, *_: object) -> None: ...
-        def say(self, text: str) -> None: ...
-
-    api.run(job, tmp_path / "run", View())
-    assert events[-1].best_loss < 0.8 * events[1].best_loss
+    witness = Witness()
+    api.run(job, tmp_path / "run", witness)
+    assert witness.events[-1].best_loss < 0.8 * witness.events[1].best_loss
 
 
 @pytest.mark.parametrize("preset", ["paper-bbt", "paper-bbtv2"])

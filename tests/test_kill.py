@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from records import lines
 
 from bbtune.spec import JobSpec
 
@@ -36,11 +37,6 @@ def final(folder: Path) -> dict[str, Any]:
     for point in result["curve"]:
         del point["seconds"]
     return result
-
-
-def lines(folder: Path) -> int:
-    path = folder / "journal.jsonl"
-    return path.read_bytes().count(b"\n") if path.is_file() else 0
 
 
 def kill_when(process: subprocess.Popen[bytes], folder: Path, count: int, pause_s: float) -> bool:

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+from views import Witness, interrupt
 
 from bbtune import api
 from bbtune.journal import Record, read_journal
@@ -59,24 +60,6 @@ class FakePool:
         return np.zeros((len(examples), 2), dtype=np.float32)
 
 
-class CutAt:
-    """A view that ends the process at a generation."""
-
-    def __init__(self, number: int) -> None:
-        self._number = number
-
-    def __enter__(self) -> CutAt:
-        return self
-
-    def __exit__(self, *_: object) -> None: ...
-
-    def say(self, text: str) -> None: ...
-
-    def event(self, event: Any) -> None:
-        if event.number == self._number:
-            raise KeyboardInterrupt
-
-
 @pytest.fixture(autouse=True)
 def pool(monkeypatch):
     """Every run of a test is on the fake."""
@@ -96,7 +79,7 @@ def test_candidates_per_call_are_asked_once_in_the_life_of_a_run(make_job, tmp_p
     api.run(job, tmp_path / "whole")
     whole = list(pool.groups)
     with pytest.raises(KeyboardInterrupt):
-        api.run(job, tmp_path / "cut", CutAt(3))
+        api.run(job, tmp_path / "cut", Witness(3, interrupt))
     first = len(pool.groups) - len(whole)
     monkeypatch.setattr(FakePool, "together", 5)  # as another machine would have it
     monkeypatch.setattr(FakePool, "asked", [])
@@ -164,7 +147,7 @@ def test_a_run_cut_and_resumed_asks_what_an_uninterrupted_one_asks(method, cut, 
     job = make_job("bert", method=method, budget={"evaluations": 80})
     whole = api.run(job, tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
-        api.run(job, tmp_path / "cut", CutAt(cut))
+        api.run(job, tmp_path / "cut", Witness(cut, interrupt))
     resumed = api.resume(tmp_path / "cut")
     assert resumed.learned["z"].tobytes() == whole.learned["z"].tobytes()
     assert resumed.stop_reason == whole.stop_reason
@@ -187,7 +170,7 @@ def test_label_logits_are_in_the_journal_where_the_search_reads_them(name, kept,
 def test_what_auto_chose_and_why_is_in_the_record_and_a_resumed_run_keeps_it(make_job, tmp_path):
     job = make_job("bert", method={"optimizer": "auto", "blocks": "joint"}, budget={"evaluations": 60})
     with pytest.raises(KeyboardInterrupt):
-        api.run(job, tmp_path / "run", CutAt(2))
+        api.run(job, tmp_path / "run", Witness(2, interrupt))
     api.resume(tmp_path / "run")
     start = read_journal(tmp_path / "run" / "journal.jsonl")[0]
     assert start["chosen"].startswith("gauss-newton with 4 probes")

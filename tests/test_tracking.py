@@ -14,6 +14,7 @@ from typing import Any
 
 import mlflow
 import pytest
+from views import Witness, interrupt
 
 from bbtune import api
 from bbtune.errors import TrackingError
@@ -21,26 +22,6 @@ from bbtune.journal import read_journal
 from bbtune.loop import Cost, Generation
 from bbtune.mlflow_store import tracking_uri
 from bbtune.tracking import event_metrics
-
-
-class View:
-    """A view that keeps what is said, and calls ``act`` at a generation."""
-
-    def __init__(self, generation: int = -1, act: Any = None) -> None:
-        self._generation, self._act = generation, act
-        self.said: list[str] = []
-
-    def __enter__(self) -> View:
-        return self
-
-    def __exit__(self, *_: object) -> None: ...
-
-    def say(self, text: str) -> None:
-        self.said.append(text)
-
-    def event(self, event: Any) -> None:
-        if event.number == self._generation:
-            self._act()
 
 
 def recorded(uri: str, experiment: str) -> Any:
@@ -164,12 +145,9 @@ def test_a_record_sent_twice_is_not_doubled(make_job, tmp_path, database):
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_resumed_run_goes_on_in_the_same_record(make_job, tmp_path, database):
-    def stop() -> None:
-        raise KeyboardInterrupt
-
     job = make_job("bert", tracking={"enabled": True, "uri": database, "experiment": "resumed"})
     with pytest.raises(KeyboardInterrupt):
-        api.run(job, tmp_path / "run", View(5, stop))
+        api.run(job, tmp_path / "run", Witness(5, interrupt))
     result = api.resume(tmp_path / "run", evaluators=1)  # another number is no obstacle to the record
     assert_whole(database, "resumed", tmp_path / "run", result)
 
@@ -198,7 +176,7 @@ def test_a_server_killed_in_the_middle_does_not_end_the_run_and_sync_completes_t
         killed.append(True)
 
     job = make_job("bert", tracking={"enabled": True, "uri": server.uri, "experiment": "killed"})
-    view = View(6, kill_once_recorded)
+    view = Witness(6, kill_once_recorded)
     try:
         result = api.run(job, tmp_path / "run", view)
     finally:
@@ -224,7 +202,7 @@ def test_a_server_that_never_answers_does_not_end_the_run(make_job, tmp_path, mo
         listener.listen(50)
         uri = f"http://127.0.0.1:{listener.getsockname()[1]}"
         job = make_job("bert", tracking={"enabled": True, "uri": uri})
-        view = View()
+        view = Witness()
         result = api.run(job, tmp_path / "run", view)
     assert (tmp_path / "run" / "result.json").is_file()
     assert result.stop_reason == "budget.evaluations"
@@ -234,7 +212,7 @@ def test_a_server_that_never_answers_does_not_end_the_run(make_job, tmp_path, mo
 def test_no_credentials_of_an_address_are_kept(make_job, tmp_path, monkeypatch):
     secret = "http://someone:hunter2@127.0.0.1:9"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", secret)
-    view = View()
+    view = Witness()
     api.run(make_job("bert", tracking={"enabled": True}), tmp_path / "run", view)
     kept = "".join(path.read_text(errors="ignore") for path in (tmp_path / "run").iterdir())
     assert "hunter2" not in kept + "".join(view.said)

@@ -17,6 +17,7 @@ from bbtune.baselines.learner import Learner
 from bbtune.baselines.learners import make_learner
 from bbtune.baselines.ray_train import RayTraining
 from bbtune.baselines.training import logits_of, train
+from bbtune.baselines.untrained import in_chunks
 from bbtune.evaluation.scorer import Scorer
 from bbtune.loop import Generation
 from bbtune.method import Baseline, Fitted
@@ -24,7 +25,6 @@ from bbtune.plan import Plan
 from bbtune.task.metrics import Metric
 from bbtune.task.task import Example
 
-_CHUNK = 64  # examples whose token ids or features are held at a time
 _MIB = 2**20
 
 
@@ -70,8 +70,7 @@ class Trained(Baseline):
     def label_logits(self, examples: Sequence[Example]) -> NDArray[np.float32]:
         """Label logits (N, C) by the weights that dev selected."""
         learner = self._tuned()
-        chunks = [examples[start : start + _CHUNK] for start in range(0, len(examples), _CHUNK)]
-        return np.concatenate([logits_of(learner, learner.prepare(some)) for some in chunks])
+        return in_chunks(lambda some: logits_of(learner, learner.prepare(some)), examples)
 
     def untouched(self, examples: Sequence[Example]) -> NDArray[np.float32]:
         """Label logits (N, C) of the model as it was."""

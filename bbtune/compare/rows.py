@@ -14,6 +14,7 @@ from bbtune.compare.runs import Run, model_name, tasks_of
 from bbtune.loop import Cost
 from bbtune.result import Scored
 from bbtune.seeds import generator
+from bbtune.spec import flattened
 from bbtune.task.metrics import gain_with_interval
 
 _MOST_KEYS = 2  # of the job, that a label names
@@ -88,14 +89,7 @@ def _of_one_draw(runs: Sequence[Run]) -> list[str]:
 
 def _settings(run: Run) -> dict[str, Any]:
     """All that a job says but seeds, name, tracking and evaluators, by dotted path."""
-    return _flat(run.spec.model_dump(mode="json", exclude=_NOT_THE_METHOD))
-
-
-def _flat(part: Mapping[str, Any], above: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in part.items():
-        found |= _flat(value, f"{above}{key}.") if isinstance(value, Mapping) else {f"{above}{key}": value}
-    return found
+    return flattened(run.spec.model_dump(mode="json", exclude=_NOT_THE_METHOD))
 
 
 def _labels(groups: Mapping[Group, Sequence[Run]]) -> dict[Group, str]:

@@ -14,7 +14,7 @@ from bbtune.errors import BbtuneError
 from bbtune.jobfile import load_job
 from bbtune.journal import array_digest
 from bbtune.loop import Cost
-from bbtune.result import JOURNAL, PREDICTED, RESULT, SPEC, Arrays, Point, Scored
+from bbtune.result import JOURNAL, PREDICTED, RESULT, SPEC, Arrays, Point, Scored, outcome
 from bbtune.spec import BaseJob
 from bbtune.task.metrics import Estimate, Labels, Metric
 
@@ -150,27 +150,13 @@ def _read(folder: Path) -> Run:
     spec, predicted = load_job(folder / SPEC), load_file(folder / PREDICTED)
     if missing := {"truth", "zero_shot", "tuned"} - set(predicted):
         raise ValueError(f"{PREDICTED} has no {', '.join(sorted(missing))}")
-    scores = {
-        name: Scored(Estimate(**value["dev"]), Estimate(**value["test"])) for name, value in raw["scores"].items()
-    }
     return Run(
         folder=folder,
         spec=spec,
         method=raw["method"],
-        task=raw["task"],
-        labels=tuple(raw["labels"]),
         metric=_metric(raw, spec, predicted),
-        seeds=raw["seeds"],
-        scores=scores,
-        gain=Estimate(**raw["gain"]),
         predicted=predicted,
-        curve=tuple(Point(**point) for point in raw["curve"]),
-        cost=Cost(**raw["cost"]),
-        parameters=raw["parameters"],
-        peak_memory_mib=raw["peak_memory_mib"],
-        fingerprints=raw["fingerprints"],
-        stop_reason=raw["stop_reason"],
-        stopped_ms=raw["stopped_ms"],
+        **outcome(raw),
     )
 
 

@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from records import recorded
+from views import Witness, interrupt
 
 from bbtune import api
 from bbtune.baselines import training
@@ -27,7 +29,6 @@ from bbtune.loop import Generation
 from bbtune.methods import BASELINES
 from bbtune.predictor import Predictor
 from bbtune.result import TuneResult
-from bbtune.session import recorded_events
 from bbtune.spec import BaselineJob
 
 FAMILY = {"in-context": "gpt2", "bitfit": "bert", "ia3": "llama", "setfit": "encoder"}
@@ -51,29 +52,12 @@ main()
 MakeRaw = Callable[..., dict[str, Any]]
 
 
-class Witness:
-    """A view of a run that keeps its events, and ends the process at one of them, or before the test split."""
-
-    def __init__(self, cut_at: int | None = None, before_test: bool = False) -> None:
-        self._cut_at = cut_at
-        self._before_test = before_test
-        self.events: list[Generation] = []
-
-    def __enter__(self) -> Witness:
-        return self
-
-    def __exit__(self, *_: object) -> None: ...
-
-    def runs(self, done: int, total: int) -> None: ...
+class Cut(Witness):
+    """Ends the process before the test split."""
 
     def say(self, text: str) -> None:
-        if self._before_test and text.startswith("scoring"):
-            raise KeyboardInterrupt
-
-    def event(self, event: Generation) -> None:
-        self.events.append(event)
-        if event.number == self._cut_at:
-            raise KeyboardInterrupt
+        if text.startswith("scoring"):
+            interrupt()
 
 
 Ran = tuple[Path, TuneResult, Witness]
@@ -137,10 +121,6 @@ def assert_same(one: TuneResult, other: TuneResult) -> None:
         first, second = getattr(one, arrays), getattr(other, arrays)
         assert first.keys() == second.keys()
         assert all((first[key] == second[key]).all() for key in first)
-
-
-def recorded(folder: Path) -> list[Generation]:
-    return recorded_events(load_job(folder / "spec.yaml"), read_journal(folder / "journal.jsonl"))
 
 
 def kinds(folder: Path) -> list[str]:
@@ -223,7 +203,7 @@ def test_a_training_that_was_cut_off_resumes_to_the_result_of_one_that_was_not(
     _, whole, events = ran("lora")
     monkeypatch.setattr(training, "_CHECKPOINT_EVERY_S", every_s)
     with pytest.raises(KeyboardInterrupt):
-        api.run(make_raw("lora"), tmp_path / "run", Witness(cut_at, before_test=True))
+        api.run(make_raw("lora"), tmp_path / "run", Cut(cut_at, interrupt))
     before = recorded(tmp_path / "run")
     assert len(before) == (len(events.events) if cut_at is None else cut_at + 1)
     second = Witness()
@@ -239,7 +219,7 @@ def test_methods_without_checkpoints_resume_from_the_start(
     ran: Any, make_raw: MakeRaw, tmp_path: Path, name: str
 ) -> None:
     _, whole, events = ran(name)
-    for cut in (Witness(cut_at=0), Witness(before_test=True)):
+    for cut in (Witness(0, interrupt), Cut()):
         folder = tmp_path / f"{id(cut)}"
         with pytest.raises(KeyboardInterrupt):
             api.run(make_raw(name), folder, cut)
@@ -480,7 +460,7 @@ def test_a_preset_keeps_its_prompt_and_budget_under_another_method(make_raw: Mak
 
 def test_another_job_is_not_resumed(make_raw: MakeRaw, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
-        api.run(make_raw("lora"), tmp_path / "run", Witness(cut_at=1))
+        api.run(make_raw("lora"), tmp_path / "run", Witness(1, interrupt))
     with pytest.raises(BbtuneError, match="holds an unfinished run; go on with bbtune resume"):
         api.run(make_raw("lora"), tmp_path / "run")
     spec = yaml.safe_load((tmp_path / "run" / "spec.yaml").read_text())

@@ -19,16 +19,15 @@ import psutil
 import pytest
 import yaml
 from processes import ids_of, is_running
+from records import lines, recorded
+from views import Witness, interrupt
 
 from bbtune import api
 from bbtune.baselines.ray_train import RayTraining
 from bbtune.errors import BackboneError, EvaluationError, ResourcesError
 from bbtune.examine import make_plan
-from bbtune.jobfile import load_job
-from bbtune.journal import read_journal
 from bbtune.loop import Generation
 from bbtune.result import TuneResult
-from bbtune.session import recorded_events
 from bbtune.spec import BaselineJob
 
 pytestmark = pytest.mark.ray
@@ -95,29 +94,6 @@ def checkpoints(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bbtune.baselines.ray_train._work", work)
 
 
-class Witness:
-    """A view of a run that keeps its events, and does something at one of them."""
-
-    def __init__(self, number: int = -1, then: Callable[[], None] = lambda: None) -> None:
-        self._number = number
-        self._then = then
-        self.events: list[Generation] = []
-
-    def __enter__(self) -> Witness:
-        return self
-
-    def __exit__(self, *_: object) -> None: ...
-
-    def runs(self, done: int, total: int) -> None: ...
-
-    def say(self, text: str) -> None: ...
-
-    def event(self, event: Generation) -> None:
-        self.events.append(event)
-        if event.number == self._number:
-            self._then()
-
-
 class Auditor(Witness):
     """Reads the steps of the last checkpoint, which is there until the result is."""
 
@@ -132,10 +108,6 @@ class Auditor(Witness):
             self.steps = json.loads(kept.read_text())["steps"]
 
 
-def interrupt() -> None:
-    raise KeyboardInterrupt
-
-
 def workers(above: psutil.Process | None = None) -> list[int]:
     """Process ids of Ray Train's workers below a process, this one without any."""
     return ids_of("ray::RayTrainWorker", above)
@@ -146,15 +118,6 @@ def until(true: Callable[[], Any], timeout_s: float = 200.0) -> Any:
     while not (found := true()) and time.monotonic() < deadline:
         time.sleep(0.01)
     return found
-
-
-def lines(folder: Path) -> int:
-    path = folder / "journal.jsonl"
-    return path.read_bytes().count(b"\n") if path.is_file() else 0
-
-
-def recorded(folder: Path) -> list[Generation]:
-    return recorded_events(load_job(folder / "spec.yaml"), read_journal(folder / "journal.jsonl"))
 
 
 def numbers(events: Sequence[Generation]) -> list[list[float]]:

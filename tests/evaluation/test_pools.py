@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from processes import ids_of
+from views import Witness
 
 from bbtune import api
 from bbtune.backbone.products import TORCH
@@ -38,20 +39,14 @@ def hosts() -> list[int]:
     return ids_of("ray::_Host")
 
 
-class Saboteur:
+class Saboteur(Witness):
     """A view of a run that kills evaluators with -9 at given generations."""
 
     def __init__(self, *generations: int) -> None:
+        super().__init__()
         self._generations = generations
         self._others = set(hosts())  # of the pool before, which may be ending still
         self.killed: list[int] = []
-
-    def __enter__(self) -> Saboteur:
-        return self
-
-    def __exit__(self, *_: object) -> None: ...
-
-    def say(self, text: str) -> None: ...
 
     def event(self, event: Any) -> None:
         if event.number in self._generations:
