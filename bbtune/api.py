@@ -6,15 +6,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bbtune.backbone.sources import check_memory
+from bbtune.backbone.sources import ModelCard, check_memory
 from bbtune.errors import BbtuneError, Fault, JobError, JournalError
 from bbtune.examine import examine, make_plan
 from bbtune.jobfile import load_job, parse_job, read_job
 from bbtune.journal import Journal, read_journal
+from bbtune.plan import Card
+from bbtune.probing import forecast_text
 from bbtune.progress import Show
 from bbtune.result import JOURNAL, RESULT, SPEC, STUDY, TuneResult, study_hint
 from bbtune.session import Session, check_same_run, recorded_events, run_card, start_record
-from bbtune.spec import BaseJob
+from bbtune.spec import BaseJob, TextJob
 from bbtune.tracking import send_all
 
 Job = BaseJob | Mapping[str, Any] | str | Path
@@ -48,7 +50,7 @@ def begin(
     _refuse_used(folder)
     plan, task, card = make_plan(spec)
     spec = plan.spec  # with everything chosen, so that the run does not change with the rules of choice
-    check_memory(card, spec.backbone, max(1, spec.evaluators.count))
+    _check_memory(card, spec)
     folder.mkdir(parents=True, exist_ok=True)
     with Journal(folder / JOURNAL) as journal:
         if journal.records:  # another process was quicker
@@ -63,12 +65,13 @@ def default_folder(spec: BaseJob) -> Path:
     return Path("runs") / f"{spec.name}-{spec.spec_hash[:8]}"
 
 
-def resume(folder: str | Path, evaluators: int | None = None, show: Show | None = None) -> TuneResult:
+def resume(folder: str | Path, changes: Sequence[str] = (), show: Show | None = None) -> TuneResult:
     """Go on with a run that was cut off; the result is that of a run that was not.
 
     Args:
         folder: of the run.
-        evaluators: another number of evaluators than the job's.
+        changes: ``key.path=value`` each, of what is not of the trace: ``evaluators.count``, caps on money, the pace of
+            an API.
         show: told of every generation.
 
     Raises:
@@ -77,12 +80,12 @@ def resume(folder: str | Path, evaluators: int | None = None, show: Show | None 
     folder = Path(folder)
     if (folder / RESULT).is_file():
         return TuneResult.load(folder)
-    return go_on(folder, evaluators, show)
+    return go_on(folder, changes, show)
 
 
 def go_on(
     folder: Path,
-    evaluators: int | None = None,
+    changes: Sequence[str] = (),
     show: Show | None = None,
     *,
     tracked: bool | None = None,
@@ -94,10 +97,10 @@ def go_on(
         tracked: whether MLflow is told meanwhile; None goes by the job.
         shared: folder that the run shares with others of its study.
     """
-    spec = begun_job(folder, [] if evaluators is None else [f"evaluators.count={evaluators}"])
+    spec = begun_job(folder, changes)
     with Journal(folder / JOURNAL) as journal:
         plan, task, card = make_plan(spec)
-        check_memory(card, spec.backbone, max(1, spec.evaluators.count))
+        _check_memory(card, spec)
         now = start_record(plan, task, card)
         if not journal.records:  # killed before the first line was whole
             journal.append(now)
@@ -126,6 +129,20 @@ def begun_job(folder: Path, overrides: Sequence[str] = ()) -> BaseJob:
     return load_job(folder / SPEC, overrides)
 
 
+def dry_run(job: Job) -> str:
+    """What a run would ask of an API and pay for it, at the most; nothing is sent.
+
+    Raises:
+        JobError: with every fault of the job.
+        BbtuneError: for a job that pays nothing.
+    """
+    spec = _spec(job)
+    if not isinstance(spec, TextJob) or spec.backbone.api is None:
+        raise BbtuneError("expected a search for a prompt in words with backbone.api: other jobs are not forecast")
+    plan, task, _ = make_plan(spec)
+    return forecast_text(plan, task)
+
+
 def validate(job: Job, overrides: Sequence[str] = (), method: str | None = None) -> list[Fault]:
     """Every fault of a job; data, configuration and tokenizer are read, weights are not.
 
@@ -152,6 +169,12 @@ def sync(folder: str | Path, uri: str | None = None) -> str:
         raise JournalError(f"{folder}: the journal has no whole line yet; resume the run first")
     result = TuneResult.load(folder) if (folder / RESULT).is_file() else None
     return send_all(folder, run_card(spec, records[0]), recorded_events(spec, records), result, uri)
+
+
+def _check_memory(card: Card, spec: BaseJob) -> None:
+    """Refuse models that the machine cannot hold, where they are loaded here."""
+    if isinstance(card, ModelCard) and spec.backbone.api is None:
+        check_memory(card, spec.backbone, max(1, spec.evaluators.count))
 
 
 def _refuse_used(folder: Path) -> None:

@@ -17,12 +17,16 @@ from bbtune.schedule import RecentGain, RoundRobin, Schedule, WholeSweeps
 from bbtune.search import Accept, BestEver, BlockSearch, Improves, Pull, Search
 from bbtune.seeds import generator
 from bbtune.selection import Selection
-from bbtune.spec import BaseJob, JobSpec
+from bbtune.spec import MONEY, BaseJob, JobSpec, TextJob
+from bbtune.text_search import make_text_search as search_by_name
+from bbtune.text_search.choices import Choices
+from bbtune.text_search.minibatch import Minibatches
+from bbtune.text_search.writer import Writer
 
 
 def limits(spec: BaseJob) -> Limits:
     """The limits of a job."""
-    return Limits(**spec.budget.model_dump())
+    return Limits(**spec.budget.model_dump(exclude=MONEY))
 
 
 def make_search(spec: JobSpec, sizes: Sizes, labels: NDArray[np.int64]) -> Search:
@@ -59,7 +63,20 @@ def _member(spec: JobSpec, sizes: Sizes, labels: NDArray[np.int64], member: int)
     return BlockSearch(blocks, dim, make, accept, _schedule(spec, len(blocks), accept, extra), pull)
 
 
-def make_selection(spec: JobSpec, search: Search) -> Selection:
+def make_text_search(spec: TextJob, choices: Choices, train: int, writer: Writer) -> Search:
+    """The search of a prompt in words that a job describes.
+
+    Args:
+        choices: that candidates are made of.
+        train: examples of the train split.
+        writer: of new instructions.
+    """
+    method = spec.method
+    search = search_by_name(method, choices, spec.seed, None if method.writer is None else writer)
+    return search if method.minibatch is None else Minibatches(search, train, method.minibatch, spec.seed)
+
+
+def make_selection(spec: BaseJob, search: Search) -> Selection:
     """What a job hands out of its search."""
     chosen = spec.selection
     return Selection(search.incumbent, chosen.by or "metric", chosen.average or 1, chosen.patience)

@@ -42,6 +42,7 @@ def run(
     seeds: Annotated[str | None, typer.Option(help="Several runs, such as 13,21,42.", show_default=False)] = None,
     overrides: _Set = None,
     tracking_uri: _Uri = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what an API would be paid.")] = False,
 ) -> None:
     """Run a job and print its result; with --seeds, or of a suite file, many runs and how they compare."""
     from bbtune import api
@@ -52,7 +53,7 @@ def run(
 
     changes = [*(overrides or []), *([f"tracking.uri={tracking_uri}"] if tracking_uri else [])]
     if is_suite(job):
-        _refuse_for_suite(method, seeds)
+        _refuse_for_suite(method, seeds, dry_run)
         try:
             study = read_suite(job, changes, out)
         except JobError as error:  # as of a single job
@@ -63,6 +64,9 @@ def run(
         spec = load_job(job, changes, method)
     except JobError as error:  # of the text alone; tell those that data and model show, too
         raise JobError(api.validate(job, changes, method) or error.faults) from error
+    if dry_run:
+        typer.echo(api.dry_run(spec))
+        return
     folder = out or api.default_folder(spec)
     if seeds is not None:
         _worked_through(seeded_study(spec, _numbers(seeds), out or folder.with_name(f"{folder.name}-seeds")))
@@ -74,11 +78,23 @@ def run(
 def resume(
     folder: _RunFolder,
     evaluators: Annotated[int | None, typer.Option(help="Another number of evaluators.", min=0)] = None,
+    overrides: _Set = None,
 ) -> None:
-    """Go on with a run that was cut off."""
+    """Go on with a run that was cut off; --set changes what is not of its trace, such as budget.dollars."""
     from bbtune import api
 
-    _shown(api.begun_job(folder), folder, lambda show: api.resume(folder, evaluators, show))
+    changes = [*(overrides or []), *([] if evaluators is None else [f"evaluators.count={evaluators}"])]
+    _shown(api.begun_job(folder, changes), folder, lambda show: api.resume(folder, changes, show))
+
+
+@app.command()
+def probe(job: _JobFile, overrides: _Set = None) -> None:
+    """Find out what the endpoint of a job really does, by asking it, and say what a run would use."""
+    from bbtune.jobfile import load_job
+    from bbtune.probing import probe_job
+
+    for sentence in probe_job(load_job(job, overrides or [])):
+        typer.echo(sentence)
 
 
 @app.command()
@@ -115,10 +131,10 @@ def predict(
     from bbtune.predictor import Predictor
     from bbtune.result import TuneResult
 
-    predictor = Predictor(TuneResult.load(folder))
     lines = [line.rstrip("\r") for line in sys.stdin.read().split("\n")] if texts == ["-"] else texts
     asked = [line for line in lines if line.strip()]
-    found = iter(predictor.predict([tuple(t.split("\t")) if predictor.kind == "pair" else t for t in asked]))
+    with Predictor(TuneResult.load(folder)) as predictor:
+        found = iter(predictor.predict([tuple(t.split("\t")) if predictor.kind == "pair" else t for t in asked]))
     for line in lines if lines[-1:] != [""] else lines[:-1]:
         if line.strip():
             prediction = next(found)
@@ -234,7 +250,9 @@ def _compare_study(study: Any) -> None:
             typer.echo(f"MLflow lacks the comparison ({error}); the same command sends it", err=True)
 
 
-def _refuse_for_suite(method: str | None, seeds: str | None = None) -> None:
+def _refuse_for_suite(method: str | None, seeds: str | None = None, dry_run: bool = False) -> None:
+    if dry_run:
+        raise BbtuneError("expected a job with --dry-run, got a suite; ask for its jobs one by one")
     if method:
         raise BbtuneError("expected a suite without --method: its jobs have their own")
     if seeds:

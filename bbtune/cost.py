@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 
 @dataclass(frozen=True)
@@ -40,3 +40,27 @@ class Sizes:
             return 0
         below = self.layers[first]
         return texts * (candidates * (self.depth - below) + below)
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What was paid to an API.
+
+    Attributes:
+        requests: sent, failed and repeated ones included.
+        cached: answers that the cache gave instead.
+        input_tokens, output_tokens: that were charged; of a request whose answer was lost, the most it can have cost.
+        dollars: at the prices of the job.
+    """
+
+    requests: int = 0
+    cached: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    dollars: float = 0.0
+
+    def __add__(self, other: Spent) -> Spent:
+        return Spent(*(mine + theirs for mine, theirs in zip(astuple(self), astuple(other), strict=True)))
+
+    def __sub__(self, other: Spent) -> Spent:
+        return Spent(*(mine - theirs for mine, theirs in zip(astuple(self), astuple(other), strict=True)))

@@ -5,11 +5,13 @@
     ├── TaskError         the data are at fault; names file and line
     ├── BackboneError     the model cannot be had, or does not fit the job
     ├── EvaluationError   the machinery failed; never scored as a bad prompt
-    │   └── ResourcesError    the cluster lacks what the job asks for
+    │   ├── ResourcesError    the cluster lacks what the job asks for
+    │   └── EndpointError     an API refuses, or stays down
     ├── OptimizerError    an ask/tell contract was broken
     ├── JournalError      the record on disk does not fit the run
     ├── TrackingError     MLflow could not be reached or refused
-    └── DeadlineReached   the budget of seconds ended inside a generation
+    ├── DeadlineReached   the budget of seconds ended inside a generation
+    └── BudgetReached     a cap on requests, tokens or dollars ended the asking
 
 All survive pickling, so that they cross process borders whole.
 """
@@ -67,6 +69,10 @@ class ResourcesError(EvaluationError):
     """The cluster does not have the resources that the job asks for."""
 
 
+class EndpointError(EvaluationError):
+    """An API refuses what is asked, or stays down; what it has answered is kept."""
+
+
 class OptimizerError(BbtuneError):
     """An optimizer was used out of order, or fed arrays of the wrong shape."""
 
@@ -81,6 +87,14 @@ class TrackingError(BbtuneError):
 
 class DeadlineReached(BbtuneError):
     """The budget of seconds ended while a generation was being scored."""
+
+
+class BudgetReached(BbtuneError):
+    """A hard cap would be passed by the next request; ``reason`` names it, such as ``budget.dollars``."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
 
 
 _CREDENTIALS = re.compile(

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from bbtune.backbone.sources import ModelCard
 from bbtune.baselines.faults import baseline_faults
 from bbtune.errors import Fault, JobError
-from bbtune.plan import NO_ROW, Plan, read_parts, row_faults
+from bbtune.plan import NO_ROW, Card, Plan, read_parts, row_faults
 from bbtune.search_plan import examine_search
-from bbtune.spec import BaseJob, BaselineJob, JobSpec
+from bbtune.spec import BaseJob, BaselineJob, JobSpec, TextJob
 from bbtune.task.task import Task
+from bbtune.text_plan import examine_text
 
 
-def make_plan(spec: BaseJob) -> tuple[Plan, Task, ModelCard]:
+def make_plan(spec: BaseJob) -> tuple[Plan, Task, Card]:
     """Task, model card and plan of a job.
 
     Raises:
@@ -23,7 +23,7 @@ def make_plan(spec: BaseJob) -> tuple[Plan, Task, ModelCard]:
     return plan, task, card
 
 
-def examine(spec: BaseJob, broken: set[str]) -> tuple[Plan | None, Task | None, ModelCard | None, list[Fault]]:
+def examine(spec: BaseJob, broken: set[str]) -> tuple[Plan | None, Task | None, Card | None, list[Fault]]:
     """Read data, configuration and tokenizer, and judge the job against them; no weights are read.
 
     Args:
@@ -31,14 +31,27 @@ def examine(spec: BaseJob, broken: set[str]) -> tuple[Plan | None, Task | None, 
     """
     parts, faults = read_parts(spec, broken)
     plan: Plan | None = None
-    if isinstance(spec, JobSpec):
+    if parts.remote is not None and not isinstance(spec, TextJob):
+        faults += _away_faults(spec)
+    elif isinstance(spec, TextJob):
+        plan, faults = examine_text(spec, parts, faults)
+    elif isinstance(spec, JobSpec):
         plan, faults = examine_search(spec, parts, broken, faults)
     elif isinstance(spec, BaselineJob):
         plan = parts.plan(spec)
         faults += baseline_faults(spec, parts, broken)
         if plan and parts.task and parts.card and not {fault.path for fault in faults} & NO_ROW:
             faults += row_faults(plan, parts.task, parts.card, with_prompt=True)
-    return plan, parts.task, parts.card, _unbroken(faults, broken)
+    return plan, parts.task, parts.where, _unbroken(faults, broken)
+
+
+def _away_faults(spec: BaseJob) -> list[Fault]:
+    """What a model that is only asked cannot do."""
+    else_take = "tune a prompt in words: prompt.kind text"
+    if isinstance(spec, JobSpec):
+        why = "a continuous prompt is made with the tokenizer and the embeddings of the model that the API serves"
+        return [Fault("backbone.model", f"missing; {why}; name a copy of it, or {else_take}")]
+    return [Fault("backbone.model", f"missing; {spec.method_name} needs a model that is loaded here; {else_take}")]
 
 
 def _unbroken(faults: list[Fault], broken: set[str]) -> list[Fault]:

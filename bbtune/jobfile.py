@@ -6,19 +6,18 @@ model's configuration is judged in :mod:`bbtune.plan`.
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from bbtune.errors import Fault, JobError, did_you_mean, hide_credentials
+from bbtune.combinations import combination_faults, shown
+from bbtune.errors import Fault, JobError, did_you_mean
 from bbtune.methods import BASELINES, method_class
-from bbtune.optimizers.base import population_asked
 from bbtune.presets import PRESETS
-from bbtune.spec import BaseJob, BaselineJob, JobSpec, MethodSpec, merged
+from bbtune.spec import BaseJob, BaselineJob, JobSpec, TextJob, merged
 from bbtune.yaml_text import parse_yaml, read_yaml
 
 
@@ -63,8 +62,16 @@ def _with_method(raw: dict[str, Any], method: str) -> dict[str, Any]:
     given = whole.get("method")
     if method in BASELINES:
         return whole | {"method": {"name": method}}
-    kept = {key: given[key] for key in _OF_THE_LOSS if key in given} if isinstance(given, dict) else {}
-    return whole | {"method": kept | {"optimizer": method}}
+    given = given if isinstance(given, dict) else {}
+    if _in_words(whole):
+        return whole | {"method": given | {"search": method}}
+    return whole | {"method": {key: given[key] for key in _OF_THE_LOSS if key in given} | {"optimizer": method}}
+
+
+def _in_words(raw: Mapping[str, Any]) -> bool:
+    """Whether the prompt of a job is text."""
+    prompt = raw.get("prompt")
+    return isinstance(prompt, dict) and prompt.get("kind") == "text"
 
 
 # What stands for a required key that is missing or faulty while the rest of the job is judged.
@@ -72,6 +79,7 @@ _STAND_INS: dict[str, dict[str, Any]] = {
     "task": {"source": "builtin:support"},
     "backbone": {"model": "package:none"},
     "budget": {"evaluations": 1 << 62},
+    "prompt": {"kind": "text"},
     "method": {"name": "zero-shot"},
 }
 
@@ -83,7 +91,7 @@ def parse_job(raw: Mapping[str, Any]) -> tuple[BaseJob | None, list[Fault], set[
     data = merged({}, raw)
     given = data.get("method")
     searched = given is None or (isinstance(given, dict) and "name" not in given)  # a name in its place is a baseline's
-    kind = JobSpec if searched else BaselineJob
+    kind = (TextJob if _in_words(data) else JobSpec) if searched else BaselineJob
     for _ in range(3):  # dropping a faulty key can only reveal that a required one is missing
         try:
             spec: BaseJob = kind.model_validate(data)
@@ -98,7 +106,7 @@ def parse_job(raw: Mapping[str, Any]) -> tuple[BaseJob | None, list[Fault], set[
             for item in by_path.values():
                 _replace(data, item)
         else:
-            return spec, faults + _combinations(spec, broken), broken
+            return spec, faults + combination_faults(spec, broken), broken
     return None, faults, broken
 
 
@@ -109,53 +117,6 @@ def _untagged(error: ValidationError) -> list[dict[str, Any]]:
         if item["loc"][0] == "method" and item["loc"][1:2] and item["loc"][1] in BASELINES:
             item["tag"], item["loc"] = item["loc"][1], ("method", *item["loc"][2:])
     return found
-
-
-def _combinations(spec: BaseJob, broken: set[str]) -> list[Fault]:
-    """Faults of fields that are right alone and wrong together; those that rest on a broken one are left out."""
-    cuda = spec.backbone.device.startswith("cuda")
-
-    def sound(*paths: str) -> bool:
-        return not any(f"{b}.".startswith(f"{p}.") or p.startswith(f"{b}.") for b in broken for p in paths)
-
-    faults = _budget_faults(spec, sound) if isinstance(spec, JobSpec) else []
-    if sound("selection") and spec.selection.by == "last" and spec.selection.patience is not None:
-        why = "the latest prompt is always the one handed out"
-        faults.append(Fault("selection.patience", f"expected none with selection.by last, {why}; take metric or loss"))
-    if sound("selection") and isinstance(spec, BaselineJob) and spec.selection.average not in (None, 1):
-        why = "a baseline hands out one step, no mean"
-        faults.append(Fault("selection.average", f"expected none, {why}, got {spec.selection.average}"))
-    if sound("evaluators", "backbone.device") and spec.evaluators.count and cuda != (spec.evaluators.gpus > 0):
-        faults.append(
-            Fault(
-                "evaluators.gpus",
-                f"expected {'more than 0' if cuda else '0'} with backbone.device {spec.backbone.device}, "
-                f"got {spec.evaluators.gpus}; change one of the two",
-            )
-        )
-    for path, values in (("prompt.layers", spec.prompt.layers), ("task.labels", spec.task.labels)):
-        if isinstance(values, list) and len(set(values)) < len(values):
-            faults.append(Fault(path, f"expected each {path[:-1].split('.')[1]} once, got {_shown(values)}"))
-    if sound("task.source") and spec.task.test is not None and not spec.task.source.startswith("file:"):
-        faults.append(Fault("task.test", f"expected it beside a source file:TABLE only, got {_shown(spec.task.test)}"))
-    return faults
-
-
-def _budget_faults(spec: JobSpec, sound: Callable[..., bool]) -> list[Fault]:
-    """A search needs a limit, and room for a generation under it."""
-    faults, budget, method = [], spec.budget, spec.method
-    limits = budget.model_dump()
-    if sound("budget") and all(limit is None for limit in limits.values()):
-        faults.append(Fault("budget", f"expected at least one of {', '.join(limits)}; got none"))
-    size = 2 if method.optimizer == "auto" else population_asked(method.optimizer, method.population)
-    least = method.members * (size + method.first_extras)  # the start and a generation, of every member
-    rests_on = ("budget.evaluations", "method.population", "method.members", "method.accept", "method.preset")
-    if sound(*rests_on) and budget.evaluations is not None and budget.evaluations < least:
-        words = "" if method.optimizer == "auto" else f" (population {size}{_extras(method)})"
-        mend = "raise the budget" if method.optimizer == "auto" else "raise the budget or lower method.population"
-        expected = f"expected at least one generation, {least} evaluations{words}"
-        faults.append(Fault("budget.evaluations", f"{expected}, got {budget.evaluations}; {mend}"))
-    return faults
 
 
 def faults_in(error: ValidationError, model: type[BaseModel]) -> list[Fault]:
@@ -169,25 +130,25 @@ def _fault(item: Any, model: type[BaseModel]) -> Fault:
         return Fault(path, f"unknown key{did_you_mean(str(item['loc'][-1]), _keys_at(item, model))}")
     if kind.startswith("union_tag"):
         name = value.get("name") if isinstance(value, dict) else value
-        return Fault("method.name", f"expected one of {', '.join(BASELINES)}, got {_shown(name)}{_method_hint(name)}")
+        return Fault("method.name", f"expected one of {', '.join(BASELINES)}, got {shown(name)}{_method_hint(name)}")
     if kind == "missing":
         return Fault(path, "missing; this key is required")
     if kind in ("model_type", "model_attributes_type"):
         keys = ", ".join(_keys_at({**item, "loc": (*item["loc"], "")}, model))
         hint = f"; write method: {{name: {value}}}" if path == "method" and value in BASELINES else ""
         keys = "name (a baseline) or optimizer (a search)" if path == "method" else keys
-        return Fault(path, f"expected a mapping of {keys}, got {_shown(value)}{hint}")
+        return Fault(path, f"expected a mapping of {keys}, got {shown(value)}{hint}")
     if kind == "dict_type":
-        return Fault(path, f"expected a mapping, got {_shown(value)}")
+        return Fault(path, f"expected a mapping, got {shown(value)}")
     if kind == "too_short":
         least = item["ctx"]["min_length"]
-        return Fault(path, f"expected at least {least} item{'s' * (least > 1)}, got {_shown(value)}")
+        return Fault(path, f"expected at least {least} item{'s' * (least > 1)}, got {shown(value)}")
     message = re.sub(r"^(Input|Value|String|List) should", "should", item["msg"]).removeprefix("Value error, ")
     message = re.sub(r"^should (be|have)\b", "expected", message).replace("should match", "expected a match of", 1)
     hint = did_you_mean(value, list(PRESETS)) if path == "method.preset" and isinstance(value, str) else ""
     if kind == "string_type" and isinstance(value, bool):
         hint = "; YAML reads bare yes, no, on and off as true or false, put the word in quotes"
-    return Fault(path, f"{message}, got {_shown(value)}{hint}")
+    return Fault(path, f"{message}, got {shown(value)}{hint}")
 
 
 def _method_hint(name: Any) -> str:
@@ -249,7 +210,7 @@ def override(raw: dict[str, Any], change: str) -> None:
     """
     path, equals, text = change.partition("=")
     if not equals or not path.strip():
-        raise JobError([Fault("--set", f"expected key.path=value, got {_shown(change)}")])
+        raise JobError([Fault("--set", f"expected key.path=value, got {shown(change)}")])
     value = _override_value(path.strip().split("."), text)
     *parents, last = path.strip().split(".")
     holder = raw
@@ -275,16 +236,3 @@ def _override_value(keys: list[str], text: str) -> Any:
     members = (get_args(field.annotation) or [field.annotation]) if field is not None else []
     wants_text = {getattr(member, "__origin__", member) for member in members} in ({str}, {str, type(None)})
     return text if wants_text and value is not None and (not isinstance(value, str) or " #" in text) else value
-
-
-def _shown(value: Any) -> str:
-    text = hide_credentials(json.dumps(value, default=str))
-    return text if len(text) <= 80 else text[:77] + "..."
-
-
-def _extras(method: MethodSpec) -> str:
-    """What a first generation has beside its population, in words."""
-    extras = ["the starting point"] if method.accept == "improves" else []
-    extras += ["three steps"] if method.optimizer == "gauss-newton" else []
-    words = "".join(f" and {extra}" for extra in extras)
-    return words + (f", of {method.members} members each" if method.members > 1 else "")

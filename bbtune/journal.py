@@ -13,7 +13,7 @@ import os
 import time
 from base64 import b64decode, b64encode
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
@@ -22,12 +22,14 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
-from bbtune.errors import DeadlineReached, JournalError
+from bbtune.cost import Spent
+from bbtune.errors import BudgetReached, DeadlineReached, JournalError
 from bbtune.evaluation.base import Evaluator, Scores, Split
 from bbtune.objective import Subset
 
-FORMAT = 5
+FORMAT = 6
 Record = dict[str, Any]
+_MONEY = tuple(f"budget.{cap}" for cap in ("requests", "tokens", "dollars"))
 
 
 class Journal:
@@ -159,7 +161,7 @@ class Recorded:
         self._journal = journal
         self._keep_logits = keep_logits
         self._past = [record for record in records if record["event"] == "scores"]
-        self._stopped = any(record["event"] == "stop" for record in records)
+        self._stopped = next((str(record["reason"]) for record in records if record["event"] == "stop"), None)
         self._next = 0
         last = max((record.get("elapsed_s", 0.0) for record in records), default=0.0)
         self.began = time.monotonic() - last
@@ -185,7 +187,9 @@ class Recorded:
         if self._next < len(self._past):
             self._next += 1
             return _replayed(self._past[self._next - 1], z, split, subset)
-        if self._stopped:  # only the budget of seconds stops a search before its next call
+        if self._stopped in _MONEY:
+            raise BudgetReached(self._stopped)
+        if self._stopped:  # beside caps on money only the budget of seconds stops a search before its next call
             raise DeadlineReached("the budget of seconds ended inside a generation")
         if self._evaluator is None:
             raise EndOfRecord
@@ -220,6 +224,7 @@ def _record(z: NDArray[np.float64], split: Split, subset: Subset | None, scores:
         "logits": None if scores.logits is None else _packed(scores.logits),
         "examples": scores.examples,
         "layer_forwards": scores.layer_forwards,
+        "spent": asdict(scores.spent),
         "elapsed_s": scores.elapsed_s,
         "unix_ms": scores.unix_ms,
     }
@@ -251,6 +256,7 @@ def _replayed(record: Record, z: NDArray[np.float64], split: Split, subset: Subs
         record["layer_forwards"],
         record["elapsed_s"],
         record["unix_ms"],
+        Spent(**record["spent"]),
     )
 
 

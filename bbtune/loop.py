@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bbtune.cost import Sizes
-from bbtune.errors import DeadlineReached
+from bbtune.cost import Sizes, Spent
+from bbtune.errors import BudgetReached, DeadlineReached
 from bbtune.evaluation.base import Evaluator, Scores
 from bbtune.optimizers.base import Upcoming
 from bbtune.search import Search
@@ -39,6 +39,7 @@ class Cost:
         layer_forwards: texts times layers that ran.
         seconds: of the clock.
         backward_examples: texts that a gradient was taken of.
+        requests, cached, input_tokens, output_tokens, dollars: as in :class:`bbtune.cost.Spent`.
     """
 
     evaluations: int = 0
@@ -46,6 +47,11 @@ class Cost:
     layer_forwards: int = 0
     seconds: float = 0.0
     backward_examples: int = 0
+    requests: int = 0
+    cached: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    dollars: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -95,16 +101,19 @@ class Ledger:
         self._limits = limits
         self._sizes = sizes
         self._began = time.monotonic() if began is None else began
+        self._spent = Spent()
         self.cost = Cost()
 
     def spend(self, scores: Scores, evaluations: int) -> None:
         """Add what a call cost."""
         cost = self.cost
+        self._spent += scores.spent
         self.cost = Cost(
-            cost.evaluations + evaluations,
-            cost.examples + scores.examples,
-            cost.layer_forwards + scores.layer_forwards,
-            scores.elapsed_s,
+            evaluations=cost.evaluations + evaluations,
+            examples=cost.examples + scores.examples,
+            layer_forwards=cost.layer_forwards + scores.layer_forwards,
+            seconds=scores.elapsed_s,
+            **asdict(self._spent),
         )
 
     def spend_all_seconds(self) -> None:
@@ -168,4 +177,6 @@ def run_search(
     except DeadlineReached:
         reason = "budget.seconds"
         ledger.spend_all_seconds()
+    except BudgetReached as error:
+        reason = error.reason
     yield Stopped(reason, ledger.cost, selection.z, selection.best)

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bbtune.cost import Spent
 from bbtune.loop import Cost, Generation
+from bbtune.plan import Reading
 from bbtune.task.task import Example
 
 
@@ -22,12 +24,14 @@ class Fitted:
         reason: why it stopped.
         learned: arrays by name, all that the method needs to score texts again.
         parameters: how many numbers were searched or trained.
+        reading: how texts are put to the model from now on; None as the plan says.
     """
 
     reason: str
     cost: Cost
     learned: Mapping[str, NDArray[Any]]
     parameters: int
+    reading: Reading | None = None
 
 
 class Method(ABC):
@@ -48,6 +52,10 @@ class Method(ABC):
     @abstractmethod
     def peak_memory_mib(self) -> float:
         """Highest memory so far of a process that holds the model, or of its GPU."""
+
+    def paid(self) -> Spent:
+        """What an API was paid so far: nothing, unless a method says otherwise."""
+        return Spent()
 
     @abstractmethod
     def close(self) -> None:

@@ -32,14 +32,18 @@ class Objective:
 
     def __call__(self, logits: NDArray[np.floating]) -> Values:
         """Losses (...,) of label logits (..., N, C)."""
+        return np.asarray(self.each(logits).mean(axis=-1))
+
+    def each(self, logits: NDArray[np.floating]) -> Values:
+        """Losses (..., N), one for each example, of label logits (..., N, C)."""
         x = logits.astype(np.float64)
         right = np.take_along_axis(x, np.broadcast_to(self.labels[:, None], (*x.shape[:-1], 1)), axis=-1)
         if self.kind == "cross-entropy":
             top = x.max(axis=-1, keepdims=True)
             log_sum = top + np.log(np.exp(x - top).sum(axis=-1, keepdims=True))
-            return np.asarray((log_sum - right)[..., 0].mean(axis=-1))
-        over = np.maximum(x - right + _MARGIN, 0.0).sum(axis=-1) - _MARGIN  # the right label's own term is the margin
-        return np.asarray(over.mean(axis=-1))
+            return np.asarray((log_sum - right)[..., 0])
+        # The right label's own term is the margin.
+        return np.asarray(np.maximum(x - right + _MARGIN, 0.0).sum(axis=-1) - _MARGIN)
 
     def expanded(self, logits: Values, slopes: Values) -> tuple[Values, Values]:
         """Gradient (m,) and Hessian (m, m), at a = 0, of the loss of ``logits + slopes @ a``.

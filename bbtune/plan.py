@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 
 from bbtune.backbone.encoding import Encoder, PromptText, prompt_token_ids
 from bbtune.backbone.sources import ModelCard, read_model_card
 from bbtune.errors import BackboneError, Fault, TaskError
-from bbtune.spec import BaseJob, PromptSpec
+from bbtune.spec import BackboneSpec, BaseJob, PromptSpec, TextJob
 from bbtune.task.sources import load_task
 from bbtune.task.task import Example, Task
 from bbtune.task.template import FIELDS, Template
-from bbtune.task.verbalizer import label_token_ids, words_per_label
-
-Words = tuple[tuple[str, ...], ...]
+from bbtune.task.verbalizer import Words, label_token_ids, words_per_label
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,17 +54,54 @@ def _positions(card: ModelCard) -> int:
 
 
 @dataclass(frozen=True)
+class RemoteCard:
+    """A model of which nothing is here but where it is asked."""
+
+    spec: BackboneSpec
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) of where it is, and of the name that it has there."""
+        return hashlib.sha256(self.spec.named.encode()).hexdigest()
+
+
+Card = ModelCard | RemoteCard
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How texts are put to the model, as it was resolved from job and data: enough to predict without the data.
+
+    ``preamble`` is what a search for a prompt in words has put before the template.
+    """
+
+    kind: str
+    template: str
+    label_words: Words
+    preamble: str = ""
+
+
+@dataclass(frozen=True)
 class Parts:
-    """What a job is made of, as far as it could be read; None where it could not."""
+    """What a job is made of, as far as it could be read; None where it could not.
+
+    ``card`` is of a model that is here, ``remote`` of one that is not.
+    """
 
     task: Task | None
     card: ModelCard | None
+    remote: RemoteCard | None
     template: Template | None
     words: Words | None
 
+    @property
+    def where(self) -> Card | None:
+        """The model, wherever it is."""
+        return self.card or self.remote
+
     def plan(self, spec: BaseJob) -> Plan | None:
         """The plan of the job, where every part is there."""
-        if self.task is None or self.card is None or self.template is None or self.words is None:
+        if self.task is None or self.where is None or self.template is None or self.words is None:
             return None
         return Plan(
             spec=spec,
@@ -84,20 +120,23 @@ def read_parts(spec: BaseJob, broken: set[str]) -> tuple[Parts, list[Fault]]:
         broken: paths that are known to be at fault; what depends on them is not judged.
     """
     faults: list[Fault] = []
-    task = card = None
+    task = card = remote = None
+    away = spec.backbone.api is not None and (spec.backbone.model is None or isinstance(spec, TextJob))
     if not broken & {"task", "task.source"}:
         try:
             task = load_task(spec.task)
         except TaskError as error:
             faults.append(Fault("task", str(error)))
-    if not broken & {"backbone", "backbone.model"}:
+    if away:
+        remote = RemoteCard(spec.backbone)
+    elif not broken & {"backbone", "backbone.model"}:
         try:
             card = read_model_card(spec.backbone)
         except BackboneError as error:
             faults.append(Fault("", str(error)))
     template = _template(spec, task, card, faults)
     words = _label_words(spec, task, card, template, faults)
-    return Parts(task, card, template, words), faults
+    return Parts(task, card, remote, template, words), faults
 
 
 NO_ROW = {"task.template", "prompt.place"}  # what is at fault where no row can be built
@@ -178,7 +217,7 @@ def _label_words(
         expected = f"{len(task.labels)} entries with words, one for each of {list(task.labels)}"
         faults.append(Fault("task.label_words", f"expected {expected}, got {len(words)}"))
         return None
-    if card is not None and card.kind != "sentence-encoder":
+    if card is not None and card.kind != "sentence-encoder" and not isinstance(spec, TextJob):
         _, wrong = label_token_ids(words, card.tokenizer, template is None or template.word_follows_space)
         faults += [Fault("task.label_words", sentence) for sentence in wrong]
     return words

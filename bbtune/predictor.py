@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import TracebackType
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,13 +20,17 @@ from bbtune.baselines.methods import make_baseline
 from bbtune.errors import BbtuneError
 from bbtune.evaluation.evaluator import PromptEvaluator
 from bbtune.evaluation.local import LocalPool
+from bbtune.evaluation.text import TextEvaluator
+from bbtune.evaluation.text_models import TextModels
 from bbtune.plan import Plan
+from bbtune.prompts.text import TextPrompt
 from bbtune.result import TuneResult
 from bbtune.search_plan import SearchPlan, tuned_layers
-from bbtune.spec import JobSpec
+from bbtune.spec import JobSpec, TextJob
 from bbtune.task.metrics import Metric
 from bbtune.task.task import Example
 from bbtune.task.template import Template
+from bbtune.text_plan import TextPlan
 
 
 @dataclass(frozen=True)
@@ -43,7 +51,14 @@ class Predictor:
         reading = result.reading
         self._labels = result.labels
         self.kind = reading.kind
-        self._label_logits = _restored(result, Template(reading.template, reading.kind))
+        self._open = ExitStack()
+        self._label_logits = _restored(result, Template(reading.template, reading.kind), self._open)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._open.close()
 
     def predict(self, texts: Sequence[str | tuple[str, ...]]) -> list[Prediction]:
         """Labels of texts, or of pairs of texts for a task of pairs.
@@ -69,9 +84,30 @@ class Predictor:
         return Example(clean[0], clean[1] if expected == 2 else None, 0)
 
 
-def _restored(result: TuneResult, template: Template) -> Callable[[Sequence[Example]], NDArray[np.float32]]:
-    """From examples to label logits (N, C), by what a run has learned."""
+Scorer = Callable[[Sequence[Example]], NDArray[np.float32]]
+
+
+def _in_words(result: TuneResult, spec: TextJob, template: Template, opened: ExitStack) -> Scorer:
+    """As :func:`_restored`, of a prompt in words."""
+    reading = result.reading
+    shared: dict[str, Any] = {"kind": reading.kind, "template": template, "label_words": reading.label_words}
+    plan = TextPlan(spec=spec, train=(), dev=(), **shared)
+    models = TextModels(plan, Path(opened.enter_context(TemporaryDirectory())))
+    opened.callback(models.close)
+    reader, _ = models.reader(models.probe())
+    evaluator = TextEvaluator(models.scorer, reader, plan.space(), plan, Metric("accuracy", len(result.labels)))
+    return partial(evaluator.under, TextPrompt(reading.preamble, template, reading.label_words))
+
+
+def _restored(result: TuneResult, template: Template, opened: ExitStack) -> Scorer:
+    """From examples to label logits (N, C), by what a run has learned.
+
+    Args:
+        opened: what has to be closed in the end.
+    """
     spec, metric = result.spec, Metric("accuracy", len(result.labels))
+    if isinstance(spec, TextJob):
+        return _in_words(result, spec, template, opened)
     words, kind = result.reading.label_words, result.reading.kind
     if not isinstance(spec, JobSpec):
         plan = Plan(spec=spec, kind=kind, template=template, label_words=words, train=(), dev=())

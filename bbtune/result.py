@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
 
+from bbtune.cost import Spent
 from bbtune.errors import BbtuneError
 from bbtune.jobfile import load_job
 from bbtune.journal import array_digest
 from bbtune.loop import Cost
-from bbtune.spec import BaseJob
+from bbtune.plan import Reading
+from bbtune.spec import BaseJob, TextJob
 from bbtune.task.metrics import Estimate
 
 RESULT, SPEC, JOURNAL, PLOT = "result.json", "spec.yaml", "journal.jsonl", "plot.png"
@@ -32,15 +34,6 @@ class Scored:
 
 
 @dataclass(frozen=True)
-class Reading:
-    """How texts are put to the model, as it was resolved from job and data: enough to predict without the data."""
-
-    kind: str
-    template: str
-    label_words: tuple[tuple[str, ...], ...]
-
-
-@dataclass(frozen=True)
 class Point:
     """Where a method stood after so much cost.
 
@@ -54,6 +47,11 @@ class Point:
     layer_forwards: int
     backward_examples: int
     seconds: float
+    requests: int
+    cached: int
+    input_tokens: int
+    output_tokens: int
+    dollars: float
     best_loss: float | None
     dev: float
 
@@ -74,6 +72,7 @@ class TuneResult:
         fingerprints: SHA-256 (hex) of ``task`` (all splits), ``test`` (its test split) and ``model``.
         task: name of the task.
         reading: template and label words.
+        paid: to an API, in all, the probe and the test split included.
         peak_memory_mib: highest resident memory of a process that held the model, on a GPU what it allocated there.
         stopped_ms: time of day when the search ended, milliseconds since 1970.
     """
@@ -96,6 +95,7 @@ class TuneResult:
     reading: Reading
     peak_memory_mib: float
     stopped_ms: int
+    paid: Spent = field(default_factory=Spent)
 
     def save(self, folder: Path) -> None:
         """Write learned.safetensors, predicted.safetensors and result.json, the last at the end and at once."""
@@ -116,6 +116,7 @@ class TuneResult:
             "spec_hash": self.spec.spec_hash,
             "stop_reason": self.stop_reason,
             "cost": asdict(self.cost),
+            "paid": asdict(self.paid),
             "metric": self.metric,
             "labels": list(self.labels),
             "scores": {
@@ -169,13 +170,14 @@ class TuneResult:
             learned=load_file(folder / LEARNED),
             predicted=load_file(folder / PREDICTED),
             versions=raw["versions"],
-            reading=Reading(reading["kind"], reading["template"], words),
+            reading=Reading(reading["kind"], reading["template"], words, reading["preamble"]),
             **outcome(raw),
         )
 
     def summary(self) -> str:
         """The result in words."""
         cost, task = self.cost, self.spec.task
+        counted = f"{cost.evaluations} evaluations, {cost.examples} examples"
         backward = f"{cost.backward_examples} of them backward, " if cost.backward_examples else ""
         rows = [f"{'':<12}{'dev (selected on)':<24}test"]
         for name, scored in self.scores.items():
@@ -186,12 +188,25 @@ class TuneResult:
                 *rows,
                 f"{'gain':<12}{'':<24}{self.gain.value:+.3f} [{self.gain.low:+.3f}, {self.gain.high:+.3f}]",
                 self.verdict(),
-                f"cost: {cost.evaluations} evaluations, {cost.examples} examples, {backward}"
-                f"{cost.layer_forwards} layer-forwards, {cost.seconds:.1f} s; stopped by {self.stop_reason}",
+                f"cost: {counted}, {backward}{cost.layer_forwards} layer-forwards, {cost.seconds:.1f} s; "
+                f"stopped by {self.stop_reason}",
+                *self._in_words(),
                 f"spec {self.spec.spec_hash[:12]}, seeds: job {self.seeds['job']}, task {self.seeds['task']}; "
-                f"task {task.source}, model {self.spec.backbone.model}",
+                f"task {task.source}, model {self.spec.backbone.named}",
             ]
         )
+
+    def _in_words(self) -> list[str]:
+        """What was paid, and the prompt of a search for one in words."""
+        paid, lines = self.paid, []
+        if self.spec.backbone.api is not None:
+            price = "" if self.spec.backbone.api.price is None else f", ${paid.dollars:.4f} at the prices of the job"
+            tokens = f"{paid.input_tokens} tokens in, {paid.output_tokens} out{price}"
+            lines.append(f"paid in all: {paid.requests} requests ({paid.cached} answers from the cache), {tokens}")
+        if isinstance(self.spec, TextJob):
+            whole = f"{self.reading.preamble}{self.reading.template}"
+            lines += ["prompt:", *(f"  | {line}" for line in whole.splitlines())]
+        return lines
 
     def verdict(self) -> str:
         """Whether tuning helped on the test split, in words."""
@@ -208,6 +223,7 @@ def outcome(raw: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "labels": tuple(raw["labels"]),
         "cost": Cost(**raw["cost"]),
+        "paid": Spent(**raw["paid"]),
         "scores": {
             name: Scored(Estimate(**value["dev"]), Estimate(**value["test"])) for name, value in raw["scores"].items()
         },

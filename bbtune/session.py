@@ -12,21 +12,23 @@ from pathlib import Path
 
 from bbtune.assess import ZeroShot, assess
 from bbtune.backbone.memory import forget_peak
-from bbtune.backbone.sources import ModelCard
 from bbtune.baselines.account import Past, read_step
 from bbtune.baselines.methods import make_baseline
-from bbtune.errors import JournalError
+from bbtune.errors import BbtuneError, BudgetReached, JournalError
+from bbtune.forecast import Asking, Forecast, count_roughly
 from bbtune.journal import FORMAT, Journal, Record, now_ms
 from bbtune.loop import Cost, Generation
 from bbtune.method import Fitted, Method
-from bbtune.plan import Plan
+from bbtune.plan import Card, Plan, Reading
 from bbtune.plot import plot_run
 from bbtune.progress import Show
 from bbtune.prompt_search import PromptSearch, replayed_generations
-from bbtune.result import PLOT, TRAINING, Point, Reading, TuneResult
+from bbtune.result import PLOT, TRAINING, Point, TuneResult
 from bbtune.search_plan import SearchPlan
-from bbtune.spec import BaseJob, JobSpec
+from bbtune.spec import BaseJob, JobSpec, TextJob
 from bbtune.task.task import Task, label_array
+from bbtune.text_plan import TextPlan
+from bbtune.text_tuning import TextTuning, replayed_text_generations
 from bbtune.tracking import RunCard, Tracker
 from bbtune.versions import git_commit, versions
 
@@ -78,7 +80,11 @@ class Session:
     def _method(self) -> Method:
         plan, metric = self._plan, self._task.metric
         if isinstance(plan, SearchPlan):
-            return PromptSearch(plan, metric, self._journal, self._say)
+            return PromptSearch(plan, metric, self._journal, self._say, self._folder)
+        if isinstance(plan, TextPlan):
+            forecast = Forecast(plan, plan.space(), count_roughly, Asking())
+            test = forecast.volume(self._task.test)
+            return TextTuning(plan, metric, self._journal, self._say, self._folder, test)
         return make_baseline(plan, metric, self._folder / TRAINING, self._past())
 
     def _past(self) -> Past:
@@ -86,7 +92,7 @@ class Session:
         return Past(len(steps), steps[-1].cost if steps else Cost(), self._journal.find("stop") is not None)
 
     def _fitted(self, method: Method, tracker: Tracker | None) -> Fitted:
-        searched = isinstance(self._plan, SearchPlan)
+        searched = isinstance(self._plan, SearchPlan | TextPlan)
         past = [] if searched else recorded_events(self._plan.spec, self._journal.records)
         for event in method.fit():
             if isinstance(event, Fitted):
@@ -111,7 +117,11 @@ class Session:
         self._say(f"scoring {len(task.test)} test texts, with and without what was learned")
         start = self._journal.records[0]
         zero_shot = ZeroShot(self._shared, _reading_key(plan, start))
-        scores, gain, predicted = assess(method, task, spec.seed, zero_shot)
+        try:
+            scores, gain, predicted = assess(method, task, spec.seed, zero_shot)
+        except BudgetReached as error:
+            more = f"bbtune resume {self._folder} --set {error.reason}=MORE"
+            raise BbtuneError(f"{error.reason} ended while the test split was scored; go on with: {more}") from error
         result = TuneResult(
             spec=spec,
             labels=task.labels,
@@ -128,9 +138,10 @@ class Session:
             versions=start["versions"],
             fingerprints={name: start[f"{name}_sha256"] for name in ("task", "test", "model")},
             task=task.name,
-            reading=Reading(plan.kind, plan.template.text, plan.label_words),
+            reading=fitted.reading or Reading(plan.kind, plan.template.text, plan.label_words),
             peak_memory_mib=self._peak_memory_mib,
             stopped_ms=stop["unix_ms"],
+            paid=method.paid(),
         )
         result.save(self._folder)
         shutil.rmtree(self._folder / TRAINING, ignore_errors=True)  # checkpoints, some times as large as the model
@@ -158,11 +169,13 @@ def recorded_events(spec: BaseJob, records: Sequence[Record]) -> list[Generation
     """What a run has yielded so far, from its records alone; of a job with everything chosen."""
     if isinstance(spec, JobSpec):
         return replayed_generations(spec, records)
+    if isinstance(spec, TextJob):
+        return replayed_text_generations(spec, records)
     steps = [record for record in records if record["event"] == "step"]
     return [read_step({key: value for key, value in step.items() if key != "event"}) for step in steps]
 
 
-def start_record(plan: Plan, task: Task, card: ModelCard) -> Record:
+def start_record(plan: Plan, task: Task, card: Card) -> Record:
     """The first line of a journal: what the run is of, and what it is made with."""
     spec = plan.spec
     return {
@@ -183,15 +196,14 @@ def start_record(plan: Plan, task: Task, card: ModelCard) -> Record:
 
 def _search_facts(plan: Plan) -> Record:
     """What a replay of a search needs beside its scores."""
-    if not isinstance(plan, SearchPlan):
-        return {}
-    return {
-        "train_labels": label_array(plan.train).tolist(),
-        "layers": list(plan.layers),
-        "dev_size": len(plan.dev),
-        "depth": plan.depth,
-        "chosen": plan.chosen,
-    }
+    facts: Record = {"train_labels": label_array(plan.train).tolist(), "dev_size": len(plan.dev)}
+    if isinstance(plan, TextPlan):
+        choices = plan.space().choices
+        given = [choices.library[i] for i in range(choices.given)]
+        return {**facts, "instructions": given, "slots": list(choices.sizes)}
+    if isinstance(plan, SearchPlan):
+        return {**facts, "layers": list(plan.layers), "depth": plan.depth, "chosen": plan.chosen}
+    return {}
 
 
 def check_same_run(then: Record, now: Record) -> list[str]:

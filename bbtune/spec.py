@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import re
 from collections.abc import Mapping
 from math import ceil
 from typing import Annotated, Any, Literal, Self
@@ -13,40 +11,12 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import AfterValidator, Field, model_validator
 
+from bbtune.endpoint_spec import NOT_OF_THE_TRACE, ApiSpec
 from bbtune.errors import hide_credentials
 from bbtune.methods import BaselineSpec, Part
 from bbtune.presets import OPTIMIZER_DEFAULTS, PRESETS, PresetName
-
-
-def _absolute(source: str) -> str:
-    """Expand ``~`` and ``$NAME`` in sources that are local paths, and make them absolute."""
-    scheme, colon, rest = source.partition(":")
-    if not colon or scheme not in {"folder", "file", "path"}:
-        return source
-    path = os.path.expanduser(os.path.expandvars(rest))
-    if unset := re.findall(r"\$\{?(\w+)", path):
-        raise ValueError(f"the environment variable {unset[0]} is not set; set it to the folder that it stands for")
-    return f"{scheme}:{os.path.abspath(path)}"
-
-
-def _task_source(source: str) -> str:
-    scheme, _, rest = source.partition(":")
-    if scheme not in {"folder", "file", "hf", "builtin"} or not rest:
-        raise ValueError("expected folder:DIR, file:TABLE, hf:NAME or builtin:NAME")
-    return _absolute(source)
-
-
-def _test_source(source: str) -> str:
-    if not source.startswith("file:") or source == "file:":
-        raise ValueError("expected file:TABLE")
-    return _absolute(source)
-
-
-def _model_source(source: str) -> str:
-    scheme, _, rest = source.partition(":")
-    if scheme not in {"hf", "path", "package", "cache"} or not rest:
-        raise ValueError("expected hf:NAME, path:DIR_OR_GGUF, package:NAME or cache:NAME")
-    return _absolute(source)
+from bbtune.source_names import ModelSource, TaskSource, TestSource
+from bbtune.text_spec import TextMethodSpec, TextPromptSpec, Word
 
 
 def _without_credentials(uri: str) -> str:
@@ -56,15 +26,6 @@ def _without_credentials(uri: str) -> str:
             "MLFLOW_TRACKING_PASSWORD in the environment, or for a database the whole MLFLOW_TRACKING_URI"
         )
     return uri
-
-
-def _word(word: str) -> str:
-    if not word.strip():
-        raise ValueError("expected a word")
-    return word
-
-
-_Word = Annotated[str, AfterValidator(_word)]
 
 
 DEFAULT_OPTIMIZER = "auto"
@@ -81,23 +42,24 @@ class ColumnsSpec(Part):
 class TaskSpec(Part):
     """The data and how they are put to the model; what a task card gives is the default."""
 
-    source: Annotated[str, AfterValidator(_task_source)]
+    source: TaskSource
     shots: Annotated[int, Field(ge=1)] | None = None
     seed: Annotated[int, Field(ge=0)] = 13
     template: str | None = None
-    label_words: list[_Word | list[_Word]] | None = None
+    label_words: list[Word | list[Word]] | None = None
     labels: list[str] | None = None
     metric: Literal["accuracy", "macro_f1", "f1", "matthews"] | None = None
     positive_label: str | None = None
     columns: ColumnsSpec = ColumnsSpec()
-    test: Annotated[str, AfterValidator(_test_source)] | None = None
+    test: TestSource | None = None
     holdout: Annotated[float, Field(gt=0, lt=1)] = 0.5
 
 
 class BackboneSpec(Part):
-    """The frozen model."""
+    """The frozen model, here or behind an API; given both, the one here has the other's tokenizer and embeddings."""
 
-    model: Annotated[str, AfterValidator(_model_source)]
+    model: ModelSource | None
+    api: ApiSpec | None = None
     kind: Literal["auto", "masked-lm", "causal-lm", "seq2seq-lm", "sentence-encoder"] = "auto"
     revision: str | None = None
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -106,6 +68,22 @@ class BackboneSpec(Part):
     temperature: Annotated[float, Field(gt=0)] = 0.05
     trust_remote_code: bool = False
     allow_pickle: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _model_may_be_remote(cls, raw: Any) -> Any:
+        return {"model": None, **raw} if isinstance(raw, Mapping) and raw.get("api") is not None else raw
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> Self:
+        if self.model is None and self.api is None:
+            raise ValueError("expected model (one that is loaded here) or api (one that is asked), got neither")
+        return self
+
+    @property
+    def named(self) -> str:
+        """The model in a few words."""
+        return self.api.place if self.api else str(self.model)
 
 
 class PromptSpec(Part):
@@ -164,12 +142,18 @@ class SelectionSpec(Part):
 
 
 class BudgetSpec(Part):
-    """Hard limits of the search; at least one."""
+    """Hard limits; at least one. Those on money hold over the whole run, the others over the search."""
 
     evaluations: Annotated[int, Field(ge=1)] | None = None
     examples: Annotated[int, Field(ge=1)] | None = None
     layer_forwards: Annotated[int, Field(ge=1)] | None = None
     seconds: Annotated[float, Field(gt=0)] | None = None
+    requests: Annotated[int, Field(ge=1)] | None = None
+    tokens: Annotated[int, Field(ge=1)] | None = None
+    dollars: Annotated[float, Field(gt=0)] | None = None
+
+
+MONEY = {"requests", "tokens", "dollars"}  # caps on what an API is paid, the test split included
 
 
 class EvaluatorsSpec(Part):
@@ -193,13 +177,22 @@ class TrackingSpec(Part):
     experiment: Annotated[str, Field(min_length=1)] = "bbtune"
 
 
+_API: dict[str, Any] = {"api": NOT_OF_THE_TRACE}
+_APART: dict[str, Any] = {
+    **dict.fromkeys(("name", "tracking", "evaluators"), True),
+    "budget": MONEY,
+    "backbone": _API,
+    "method": {"writer": _API},
+}
+
+
 class BaseJob(Part):
     """What every job says, whatever its method."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = "job"
     task: TaskSpec
     backbone: BackboneSpec
-    prompt: PromptSpec = PromptSpec()
+    prompt: PromptSpec | TextPromptSpec = PromptSpec()
     method: Part
     selection: SelectionSpec = SelectionSpec()
     budget: BudgetSpec
@@ -209,8 +202,8 @@ class BaseJob(Part):
 
     @property
     def spec_hash(self) -> str:
-        """SHA-256 (hex) of all that decides the trace: not the name, the tracking or the number of evaluators."""
-        kept = self.model_dump(mode="json", exclude={"name", "tracking", "evaluators"})
+        """SHA-256 (hex) of all that decides the trace: not name, tracking, number of evaluators, caps on money."""
+        kept = self.model_dump(mode="json", exclude=_APART)
         kept["threads"] = self.evaluators.threads
         return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
@@ -229,8 +222,9 @@ class BaseJob(Part):
 
 
 class JobSpec(BaseJob):
-    """One search."""
+    """One search of a continuous prompt."""
 
+    prompt: PromptSpec = PromptSpec()
     method: MethodSpec = MethodSpec()
 
     @model_validator(mode="before")
@@ -247,9 +241,22 @@ class JobSpec(BaseJob):
         return self.method.optimizer if self.method.preset == "default" else self.method.preset
 
 
+class TextJob(BaseJob):
+    """One search of a prompt in words."""
+
+    prompt: TextPromptSpec
+    method: TextMethodSpec = TextMethodSpec()
+
+    @property
+    def method_name(self) -> str:
+        """The search."""
+        return self.method.search
+
+
 class BaselineJob(BaseJob):
     """One baseline; its budget may be left open, because its method ends by itself."""
 
+    prompt: PromptSpec = PromptSpec()
     method: BaselineSpec
     budget: BudgetSpec = BudgetSpec()
 

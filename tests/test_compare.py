@@ -21,7 +21,8 @@ from bbtune.compare.table import CSV, PAIRS_CSV, short
 from bbtune.errors import BbtuneError
 from bbtune.jobfile import parse_job
 from bbtune.loop import Cost
-from bbtune.result import PREDICTED, RESULT, SPEC, Point, Reading, Scored, TuneResult
+from bbtune.plan import Reading
+from bbtune.result import PREDICTED, RESULT, SPEC, Point, Scored, TuneResult
 from bbtune.statistics import Effect
 from bbtune.task.metrics import Estimate, Labels, Metric, gain_with_interval, score_with_interval
 

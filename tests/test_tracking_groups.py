@@ -14,7 +14,8 @@ from bbtune.compare.runs import load_runs
 from bbtune.errors import TrackingError
 from bbtune.jobfile import parse_job
 from bbtune.loop import Cost
-from bbtune.result import Point, Reading, Scored, TuneResult
+from bbtune.plan import Reading
+from bbtune.result import Point, Scored, TuneResult
 from bbtune.spec import BaseJob
 from bbtune.task.metrics import Estimate
 from bbtune.tracking import RunCard, send_all, was_sent

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bbtune.cost import Spent
 from bbtune.objective import Subset
 from bbtune.task.metrics import Metric
 
@@ -25,6 +26,7 @@ class Scores:
         logits: (P, N, C) label logits; None when read back from a journal that did not keep them.
         examples: texts run through the model, P * N.
         layer_forwards: texts times layers that ran, as :meth:`bbtune.cost.Sizes.layer_forwards` counts them.
+        spent: what an API was paid for them.
         elapsed_s: seconds of the run when the call returned, earlier sessions included.
         unix_ms: time of day then.
     """
@@ -36,6 +38,7 @@ class Scores:
     layer_forwards: int
     elapsed_s: float = 0.0
     unix_ms: int = 0
+    spent: Spent = field(default_factory=Spent)
 
 
 class Evaluator(Protocol):
@@ -52,7 +55,8 @@ class Evaluator(Protocol):
         """Scores of z (P, L, D), which depend on z, split and subset alone.
 
         Args:
-            deadline: on the clock of :func:`time.monotonic`; passing it raises DeadlineReached.
+            deadline: on the clock of :func:`time.monotonic`; passing it raises DeadlineReached, a cap on money
+                BudgetReached.
             first: index, into the tuned layers, of the lowest layer in which the candidates may differ. The layers
                 below need to run only once; their states may be kept from a call that had the same numbers there.
             subset: examples of the split to score on; None for all.

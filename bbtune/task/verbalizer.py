@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+Words = tuple[tuple[str, ...], ...]  # of each label
+
 
 def words_per_label(words: Sequence[str | Sequence[str]]) -> tuple[tuple[str, ...], ...]:
     """Words of each label, where a single word may stand for itself."""

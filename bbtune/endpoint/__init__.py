@@ -1,0 +1,1 @@
+"""Models behind an API: asked once, paid once, never beyond a cap."""

@@ -1,0 +1,165 @@
+"""What a server really does, in data and in words, and which way to label scores follows from it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+from bbtune.endpoint.matching import told_apart
+from bbtune.endpoint.reading import Generated, LabelLogprobs, PromptLogprobs, Reader
+from bbtune.endpoint.request import Style
+from bbtune.endpoint.shown import PromptWay
+from bbtune.endpoint_spec import ApiSpec
+from bbtune.errors import EndpointError
+from bbtune.task.verbalizer import Words
+
+_NAMES = {"chat": "chat", "completion": "completions"}
+
+
+@dataclass(frozen=True)
+class Abilities:
+    """What was found by asking (:func:`bbtune.endpoint.probe.probe`).
+
+    Attributes:
+        chat, completion: whether it answers in that style.
+        chat_top, completion_top: most probable tokens that come with a token of the answer; 0 where none do.
+        echo, prompt_logprobs: how log-probabilities of a prompt's tokens are had; None where they are not, or wrong.
+        lists: whether several prompts in one request are answered, and counted, as they are apart.
+        seeds: whether a seed fixes a drawn answer.
+        repeatable: whether the same question has the same answer at temperature 0.
+        rate_limits: names of the headers that tell of them.
+        prompt_embeds: whether it takes embeddings instead of text; None where it was not tried.
+        pieces: pairs of a label word and its first token, where that was seen.
+        reasons: pairs of a name above and why it is not there.
+    """
+
+    chat: bool
+    completion: bool
+    chat_top: int = 0
+    completion_top: int = 0
+    echo: PromptWay | None = None
+    prompt_logprobs: PromptWay | None = None
+    lists: bool = False
+    seeds: bool = False
+    repeatable: bool = False
+    rate_limits: tuple[str, ...] = ()
+    prompt_embeds: bool | None = None
+    pieces: tuple[tuple[str, str], ...] = ()
+    reasons: tuple[tuple[str, str], ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, raw: Mapping[str, Any]) -> Self:
+        """Back from JSON."""
+        ways = {name: raw[name] and PromptWay(**raw[name]) for name in ("echo", "prompt_logprobs")}
+        pairs = {name: tuple((a, b) for a, b in raw[name]) for name in ("pieces", "reasons")}
+        return cls(**{**raw, **ways, **pairs, "rate_limits": tuple(raw["rate_limits"])})
+
+    def top(self, style: Style) -> int:
+        """Most probable tokens that come with a token of the answer."""
+        return self.chat_top if style == "chat" else self.completion_top
+
+    def sentences(self) -> list[str]:
+        """What was found."""
+        return [
+            *(self._said(_NAMES[style], style, getattr(self, style)) for style in ("chat", "completion")),
+            *self._tops(),
+            *(self._way(name) for name in ("echo", "prompt_logprobs")),
+            self._said("several prompts in one request", "lists", self.lists),
+            self._said("seeds", "seeds", self.seeds),
+            self._said("the same answer again at temperature 0", "repeatable", self.repeatable),
+            f"rate limits told in headers: {', '.join(self.rate_limits) or 'none'}",
+            "prompt_embeds: not tried"
+            if self.prompt_embeds is None
+            else self._said("prompt_embeds", "prompt_embeds", self.prompt_embeds),
+        ]
+
+    def _said(self, what: str, name: str, there: bool) -> str:
+        reason = dict(self.reasons).get(name)
+        return f"{what}: {'yes' if there else 'no'}" + (f" ({reason})" if reason else "")
+
+    def _tops(self) -> Iterator[str]:
+        for style, name in _NAMES.items():
+            if getattr(self, style):
+                top, reason = self.top("chat" if style == "chat" else "completion"), dict(self.reasons)
+                why = f" ({reason[f'{style}_top']})" if f"{style}_top" in reason else ""
+                yield f"log-probabilities of {name}: {f'of the {top} most probable tokens' if top else 'no'}{why}"
+
+    def _way(self, name: str) -> str:
+        way: PromptWay | None = getattr(self, name)
+        if way and way.shift:
+            return f"{name}: yes, but the values stand {way.shift:+d} place off, which is put right"
+        return self._said(name, name, way is not None)
+
+
+def choose(abilities: Abilities, spec: ApiSpec, words: Words, follows_space: bool) -> Reader:
+    """The way to label scores: first tokens if they tell the labels apart, else prompts, else words that are said.
+
+    Args:
+        abilities: of the server.
+        spec: of the job, which may demand a style or a way.
+        words: of each label.
+        follows_space: whether a space stands between the text and the word.
+
+    Raises:
+        EndpointError: if what is demanded is not there.
+    """
+    possible, reasons = _ways(abilities, spec, words, follows_space)
+    if not possible:
+        asked = f"style: {spec.style}, read: {spec.read}"
+        raise EndpointError(
+            f"{spec.place}: expected a server on which {asked} is possible, but {'; '.join(reasons)}; "
+            "leave style and read at auto"
+        )
+    return possible[0]
+
+
+def explain(abilities: Abilities, spec: ApiSpec, words: Words, follows_space: bool) -> list[str]:
+    """What was found, what is used, and why nothing better; raises as :func:`choose` does."""
+    reader = choose(abilities, spec, words, follows_space)
+    _, reasons = _ways(abilities, spec, words, follows_space)
+    better = [reason for reason in reasons if not reason.startswith("generated")]
+    demanded = spec.read != "auto" or spec.style != "auto"
+    why = "as the job says" if demanded else "; ".join(better) if better else "the best way there is"
+    return [*abilities.sentences(), f"used: {_in_words(reader)}; {why}"]
+
+
+def _in_words(reader: Reader) -> str:
+    name = _NAMES[reader.style]
+    if isinstance(reader, LabelLogprobs):
+        return f"label-logprobs: the first token of {name}, of which the {reader.top} most probable are seen"
+    if isinstance(reader, PromptLogprobs):
+        return f"prompt-logprobs: every label word behind the text, by {reader.how.key} of {name}, a request for each"
+    return "generated: the words of the answer, matched to labels"
+
+
+def _ways(abilities: Abilities, spec: ApiSpec, words: Words, space: bool) -> tuple[list[Reader], list[str]]:
+    """What is possible, best first, and why the rest is not."""
+    found: list[tuple[int, Reader]] = []
+    reasons: list[str] = []
+    pieces = dict(abilities.pieces)
+    styles: list[Style] = [s for s in ("completion", "chat") if getattr(abilities, s) and spec.style in ("auto", s)]
+    if not styles:
+        return [], [f"it does not answer in style {spec.style}"]
+    apart = told_apart(words, pieces)
+    if not apart:
+        reasons.append("label-logprobs cannot tell labels apart whose words begin alike")
+    for rank, style in enumerate(styles):
+        top = abilities.top(style)
+        if not top:
+            reasons.append(f"label-logprobs: {_NAMES[style]} come without log-probabilities")
+        elif apart:  # with fewer tokens than labels, those of the prompt say more
+            found.append((rank if top >= len(words) else 3, LabelLogprobs(style, top, pieces)))
+    how = abilities.prompt_logprobs or abilities.echo
+    if how and "completion" in styles:
+        found.append((2, PromptLogprobs("completion", how, space)))
+    else:
+        reasons.append("prompt-logprobs: the server gives none that are right")
+    for rank, style in enumerate(reversed(styles)):  # a model that chats answers questions
+        found.append((4 + rank, Generated(style, spec.answer_tokens)))
+    ranked = [reader for _, reader in sorted(found, key=lambda pair: pair[0])]
+    return [reader for reader in ranked if spec.read in ("auto", reader.name)], reasons

@@ -1,0 +1,76 @@
+"""What a job says of an endpoint: where it is, what it costs, and how fast it may be asked."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, Field, model_validator
+
+from bbtune.errors import hide_credentials
+from bbtune.methods import Part
+
+
+def _address(url: str) -> str:
+    if not url.startswith(("http://", "https://")):
+        raise ValueError("expected http://HOST/v1 or https://HOST/v1")
+    if hide_credentials(url) != url:
+        raise ValueError("expected no user, password or key in it; name a variable of the environment in api_key_env")
+    return url.rstrip("/")
+
+
+class PriceSpec(Part):
+    """Dollars for a million tokens."""
+
+    input: Annotated[float, Field(ge=0)]
+    output: Annotated[float, Field(ge=0)]
+
+
+class ApiSpec(Part):
+    """A model behind an OpenAI-compatible API, or one that is served here for the length of a run."""
+
+    base_url: Annotated[str, AfterValidator(_address)] | None = None
+    model: Annotated[str, Field(min_length=1)] | None = None
+    api_key_env: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] | None = None
+    serve: Annotated[str, Field(pattern=r"^(cache|path):.+")] | None = None
+    style: Literal["auto", "chat", "completion"] = "auto"
+    read: Literal["auto", "label-logprobs", "prompt-logprobs", "generated"] = "auto"
+    answer_tokens: Annotated[int, Field(ge=1)] = 8
+    price: PriceSpec | None = None
+    concurrency: Annotated[int, Field(ge=1)] = 8
+    requests_per_minute: Annotated[int, Field(ge=1)] | None = None
+    tokens_per_minute: Annotated[int, Field(ge=1)] | None = None
+    timeout_s: Annotated[float, Field(gt=0)] = 60.0
+    attempts: Annotated[int, Field(ge=1)] = 6
+    patience_s: Annotated[float, Field(gt=0)] = 120.0
+    cache: bool = True
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        if (self.base_url is None) == (self.serve is None):
+            raise ValueError(
+                "expected base_url (an endpoint that is there) or serve (a model to serve here), one of them"
+            )
+        if self.base_url is not None and self.model is None:
+            raise ValueError("expected model, the name under which the endpoint knows it")
+        if self.serve is not None and self.api_key_env is not None:
+            raise ValueError("expected no api_key_env with serve: the server that is started has a key of its own")
+        return self
+
+    @property
+    def place(self) -> str:
+        """What names the model in caches and messages; of a server that is started here the model, not the port."""
+        return f"{self.base_url} {self.model}" if self.base_url else f"{self.serve}"
+
+
+# What changes how fast or how dear a run is, and not what it finds.
+NOT_OF_THE_TRACE = {
+    "api_key_env",
+    "price",
+    "concurrency",
+    "requests_per_minute",
+    "tokens_per_minute",
+    "timeout_s",
+    "attempts",
+    "patience_s",
+    "cache",
+}

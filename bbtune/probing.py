@@ -1,0 +1,100 @@
+"""What a user can know of an endpoint before a run: what it does, and what the run will cost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from bbtune.backbone.sources import read_model_card
+from bbtune.cost import Spent
+from bbtune.endpoint_spec import ApiSpec
+from bbtune.errors import BackboneError, BbtuneError
+from bbtune.examine import make_plan
+from bbtune.evaluation.text_models import TextModels
+from bbtune.forecast import Asking, Count, Forecast, Item, count_roughly
+from bbtune.plan import Plan
+from bbtune.spec import BackboneSpec, BaseJob
+from bbtune.task.task import Task
+from bbtune.text_plan import TextPlan
+
+
+def probe_job(spec: BaseJob) -> list[str]:
+    """What the endpoint of a job does, in words; answers are bought anew, whatever is in the cache.
+
+    Raises:
+        BbtuneError: for a job without one.
+        EndpointError: if it cannot be reached, or refuses.
+    """
+    if spec.backbone.api is None:
+        raise BbtuneError("expected a job with backbone.api to probe, got one whose model is loaded here")
+    plan, _, _ = make_plan(spec)
+    api = spec.backbone.api.model_copy(update={"cache": False})
+    fresh = spec.model_copy(update={"backbone": spec.backbone.model_copy(update={"api": api})})
+    with TemporaryDirectory() as folder:
+        models = TextModels(_with(plan, fresh), Path(folder))
+        try:
+            return models.reader(models.probe())[1]
+        finally:
+            models.close()
+
+
+def _with(plan: Plan, spec: BaseJob) -> TextPlan:
+    if not isinstance(plan, TextPlan) or not isinstance(spec, type(plan.spec)):
+        raise BbtuneError("expected a job with prompt.kind text; what a server does with others is found out in the run")
+    return TextPlan(
+        spec=spec,
+        kind=plan.kind,
+        template=plan.template,
+        label_words=plan.label_words,
+        train=plan.train,
+        dev=plan.dev,
+    )
+
+
+def forecast_text(plan: Plan, task: Task) -> str:
+    """A table of what a run will ask of an API, and pay for it, at the most."""
+    if not isinstance(plan, TextPlan) or plan.spec.backbone.api is None:
+        raise BbtuneError("expected a search for a prompt in words with backbone.api: other jobs are not forecast")
+    api = plan.spec.backbone.api
+    count, how = _counter(plan.spec.backbone)
+    forecast = Forecast(plan, plan.space(), count, _asking(api, len(plan.label_words)))
+    test = forecast.volume(task.test)
+    items = forecast.items(test)
+    total = Item("total", sum(item.texts for item in items), sum((item.spent for item in items), Spent()))
+    head = f"{'':<16}{'texts':>9}{'requests':>10}{'tokens in':>12}{'tokens out':>12}{'dollars':>11}"
+    rows = [
+        f"{item.name:<16}{item.texts:>9}{item.spent.requests:>10}{item.spent.input_tokens:>12}"
+        f"{item.spent.output_tokens:>12}{item.spent.dollars:>11.4f}"
+        for item in [*items, total]
+    ]
+    budget = plan.spec.budget.model_dump(exclude_none=True)
+    return "\n".join(
+        [
+            f"{plan.spec.name}: at most {forecast.generations(test)} generations, nothing is sent; {how}",
+            head,
+            *rows,
+            f"hard limits: {', '.join(f'{name} {limit:g}' for name, limit in budget.items())}",
+            "what the cache holds, and what a race or a prompt that stays as it is saves, is not taken off",
+            *([] if api.price else ["no backbone.api.price is given, so dollars are 0"]),
+        ]
+    )
+
+
+def _asking(api: ApiSpec, labels: int) -> Asking:
+    """What a text takes: what the job demands, else what most endpoints can do, one token with log-probabilities."""
+    if api.read == "prompt-logprobs":
+        return Asking(labels, labels)
+    return Asking(1, api.answer_tokens if api.read == "generated" else 1)
+
+
+def _counter(backbone: BackboneSpec) -> tuple[Count, str]:
+    """How tokens are counted, and what to say of it."""
+    served = backbone.api.serve if backbone.api else None
+    source = backbone.model or served
+    if source is None:
+        return count_roughly, "tokens are guessed from characters (backbone.model may name a tokenizer)"
+    try:
+        tokenizer = read_model_card(BackboneSpec(model=source)).tokenizer
+    except BackboneError as error:
+        return count_roughly, f"tokens are guessed from characters ({error})"
+    return lambda text: len(tokenizer(text)["input_ids"]), f"tokens are counted by the tokenizer of {source}"
