@@ -10,22 +10,23 @@ import numpy as np
 
 from bbtune.cost import Spent
 from bbtune.endpoint_spec import PriceSpec
-from bbtune.prompts.text import TextSpace, cut_fields
+from bbtune.prompts.text import CHARACTERS, TextSpace, cut_fields
+from bbtune.search_plan import SearchPlan
 from bbtune.task.task import Example
+from bbtune.task.template import Template
 from bbtune.text_plan import TextPlan
 
 Count = Callable[[str], int]
 
 PROBE = 16  # requests that find out what an endpoint does, about
 _PROBE_TOKENS = 20  # of one of them
-_CHARACTERS = 4.0  # of a token of English, where no tokenizer is at hand
 _AROUND = 12  # tokens that a chat template puts around a message
 _CAUTION = 1.3  # what is held back for the test split, in parts of what it should cost
 
 
 def count_roughly(text: str) -> int:
     """Tokens of a text, where no tokenizer is at hand."""
-    return math.ceil(len(text) / _CHARACTERS)
+    return math.ceil(len(text) / CHARACTERS)
 
 
 @dataclass(frozen=True)
@@ -76,8 +77,7 @@ class Forecast:
 
     def volume(self, examples: Sequence[Example]) -> Volume:
         """What a split comes to."""
-        texts = [self._template.render(cut_fields(one, self._space.characters), None) for one in examples]
-        return Volume(len(texts), float(np.mean([self._count(text) for text in texts])))
+        return volume(examples, self._template, self._space.characters, self._count)
 
     def items(self, test: Volume) -> list[Item]:
         """The parts of a run, the longest that its budget allows."""
@@ -86,8 +86,8 @@ class Forecast:
     def held_back(self, test: Volume) -> Spent:
         """What the search leaves to the test split, with some caution."""
         total = sum((item.spent for item in self._test(test)), Spent())
-        tokens = (math.ceil(value * _CAUTION) for value in (total.input_tokens, total.output_tokens))
-        return Spent(total.requests, 0, *tokens, total.dollars * _CAUTION)
+        read, written = (math.ceil(value * _CAUTION) for value in (total.input_tokens, total.output_tokens))
+        return Spent(total.requests, 0, read, written, total.dollars * _CAUTION)
 
     def generations(self, test: Volume) -> int:
         """How many the budget holds, each with a new prompt for dev to judge; seconds are not foreseen."""
@@ -131,6 +131,25 @@ class Forecast:
     def _priced(self, requests: int, read: int, written: int) -> Spent:
         api = self._plan.spec.backbone.api
         return Spent(requests, 0, read, written, dollars(api.price if api else None, read, written))
+
+
+def volume(examples: Sequence[Example], template: Template, characters: int, count: Count = count_roughly) -> Volume:
+    """What examples come to under a template.
+
+    Args:
+        characters: that each of their texts is cut to.
+        count: tokens of a text.
+    """
+    texts = [template.render(cut_fields(example, characters), None) for example in examples]
+    return Volume(len(texts), float(np.mean([count(text) for text in texts])))
+
+
+def held_back_for_embeddings(plan: SearchPlan, test: Volume) -> Spent:
+    """What the search of a continuous prompt leaves to the dev and test splits, asked with and without the prompt."""
+    requests = 2 * (test.texts + len(plan.dev))
+    around = plan.spec.prompt.tokens or 0
+    tokens, api = math.ceil(_CAUTION * requests * (test.tokens + around + _AROUND)), plan.spec.backbone.api
+    return Spent(requests, 0, tokens, requests, dollars(api.price if api else None, tokens, requests))
 
 
 def dollars(price: PriceSpec | None, read: int, written: int) -> float:

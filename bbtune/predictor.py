@@ -18,11 +18,12 @@ from bbtune.backbone.sources import read_model_card
 from bbtune.baselines.account import NO_PAST
 from bbtune.baselines.methods import make_baseline
 from bbtune.errors import BbtuneError
+from bbtune.evaluation.account import Account
 from bbtune.evaluation.evaluator import PromptEvaluator
-from bbtune.evaluation.local import LocalPool
 from bbtune.evaluation.text import TextEvaluator
 from bbtune.evaluation.text_models import TextModels
 from bbtune.plan import Plan
+from bbtune.prompt_search import make_pool
 from bbtune.prompts.text import TextPrompt
 from bbtune.result import TuneResult
 from bbtune.search_plan import SearchPlan, tuned_layers
@@ -116,7 +117,7 @@ def _restored(result: TuneResult, template: Template, opened: ExitStack) -> Scor
         return baseline.label_logits
     card = read_model_card(spec.backbone)
     searched = SearchPlan(
-        spec=spec,
+        spec=spec.model_copy(update={"evaluators": spec.evaluators.model_copy(update={"count": 0})}),
         kind=kind,
         template=template,
         label_words=words,
@@ -125,5 +126,11 @@ def _restored(result: TuneResult, template: Template, opened: ExitStack) -> Scor
         train=(),
         dev=(),
     )
-    evaluator = PromptEvaluator(LocalPool(searched), searched, metric, result.learned["scales"], together=1)
+    account = None
+    if spec.backbone.api is not None:
+        account = Account(spec, Path(opened.enter_context(TemporaryDirectory())))
+        opened.callback(account.close)
+    pool = make_pool(searched, account)
+    opened.callback(pool.close)
+    evaluator = PromptEvaluator(pool, searched, metric, result.learned["scales"], together=1)
     return partial(evaluator.label_logits, result.learned["z"])

@@ -9,8 +9,8 @@ from bbtune.backbone.sources import read_model_card
 from bbtune.cost import Spent
 from bbtune.endpoint_spec import ApiSpec
 from bbtune.errors import BackboneError, BbtuneError
-from bbtune.examine import make_plan
 from bbtune.evaluation.text_models import TextModels
+from bbtune.examine import make_plan
 from bbtune.forecast import Asking, Count, Forecast, Item, count_roughly
 from bbtune.plan import Plan
 from bbtune.spec import BackboneSpec, BaseJob
@@ -40,7 +40,7 @@ def probe_job(spec: BaseJob) -> list[str]:
 
 def _with(plan: Plan, spec: BaseJob) -> TextPlan:
     if not isinstance(plan, TextPlan) or not isinstance(spec, type(plan.spec)):
-        raise BbtuneError("expected a job with prompt.kind text; what a server does with others is found out in the run")
+        raise BbtuneError("expected a job with prompt.kind text; others find out what the server does in the run")
     return TextPlan(
         spec=spec,
         kind=plan.kind,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,11 +12,14 @@ from numpy.typing import NDArray
 from bbtune.backbone.frozen import DTYPES
 from bbtune.backbone.products import fastest_product
 from bbtune.build import limits, make_search, make_selection
-from bbtune.cost import Sizes
+from bbtune.cost import Sizes, Spent
+from bbtune.evaluation.account import Account
 from bbtune.evaluation.base import Pool
 from bbtune.evaluation.evaluator import PromptEvaluator
 from bbtune.evaluation.local import LocalPool
 from bbtune.evaluation.ray_pool import RayPool
+from bbtune.evaluation.wire import WirePool
+from bbtune.forecast import Volume, held_back_for_embeddings
 from bbtune.journal import EndOfRecord, Journal, Record, Recorded
 from bbtune.loop import Generation, Ledger, Stopped, run_search
 from bbtune.method import Fitted, Method
@@ -35,14 +39,28 @@ class PromptSearch(Method):
         metric: of the task.
         journal: with its start record; what is measured and scored goes there.
         say: told of the path that the evaluators take.
+        folder: of the run; what is paid is kept there, where an API is asked.
+        test: the size of the split for which the search leaves enough, where it pays.
     """
 
-    def __init__(self, plan: SearchPlan, metric: Metric, journal: Journal, say: Callable[[str], None]) -> None:
-        self._plan = plan = replace(plan, product=_product(plan, journal))
+    def __init__(
+        self,
+        plan: SearchPlan,
+        metric: Metric,
+        journal: Journal,
+        say: Callable[[str], None],
+        folder: Path,
+        test: Volume,
+    ) -> None:
+        self._account = None if plan.spec.backbone.api is None else Account(plan.spec, folder)
+        if self._account is None:
+            plan = replace(plan, product=_product(plan, journal))
+        self._plan = plan
         self._metric = metric
         self._journal = journal
         self._say = say
-        self._pool: Pool = RayPool(plan) if plan.spec.evaluators.count else LocalPool(plan)
+        self._test = test
+        self._pool: Pool = make_pool(plan, self._account)
         self._tuned: tuple[PromptEvaluator, NDArray[np.float64]] | None = None
 
     def fit(self) -> Iterator[Generation | Fitted]:
@@ -53,13 +71,19 @@ class PromptSearch(Method):
         measured = self._calibration()
         self._describe()
         scales = layer_scales(np.array(measured["stds"]), spec.method.alpha, spec.method.sigma)
-        evaluator = PromptEvaluator(self._pool, plan, self._metric, scales, measured["together"])
+        evaluator = PromptEvaluator(self._pool, plan, self._metric, scales, measured["together"], self.paid)
+        if self._account is not None:
+            self._account.purse.hold_back(held_back_for_embeddings(plan, self._test))
         for event in self._events(search, evaluator):
             if isinstance(event, Generation):
                 yield event
                 continue
             self._tuned = evaluator, event.z
-            yield Fitted(event.reason, event.cost, {"z": event.z, "scales": scales}, event.z.size)
+            cost = event.cost
+            if self._account is not None:
+                self._account.purse.release_hold()
+                cost = replace(cost, **asdict(self.paid()))  # what was lost on the way, too
+            yield Fitted(event.reason, cost, {"z": event.z, "scales": scales}, event.z.size)
 
     def label_logits(self, examples: Sequence[Example]) -> NDArray[np.float32]:
         """Label logits (N, C) under the prompt that was handed out."""
@@ -74,9 +98,15 @@ class PromptSearch(Method):
         """Of the worker that has used most."""
         return float(max(self._pool.each("peak_memory_mib"), default=0.0))
 
+    def paid(self) -> Spent:
+        """What an API was paid so far, in all sessions of the run."""
+        return Spent() if self._account is None else self._account.purse.spent()
+
     def close(self) -> None:
         """End the pool."""
         self._pool.close()
+        if self._account is not None:
+            self._account.close()
 
     def _found(self) -> tuple[PromptEvaluator, NDArray[np.float64]]:
         if self._tuned is None:
@@ -106,6 +136,18 @@ class PromptSearch(Method):
         recorded = Recorded(evaluator, list(self._journal.records), self._journal, search.uses_logits)
         ledger = Ledger(limits(plan.spec), plan.sizes, recorded.began)
         return run_search(search, recorded, ledger, make_selection(plan.spec, search))
+
+
+def make_pool(plan: SearchPlan, account: Account | None) -> Pool:
+    """Where candidates are scored: behind an API, on Ray actors, or in this process.
+
+    Args:
+        account: that pays, where the job names an API.
+    """
+    spec = plan.spec
+    if spec.backbone.api is not None and account is not None:
+        return WirePool(plan, account.endpoint(spec.backbone.api, spec.evaluators.threads))
+    return RayPool(plan) if spec.evaluators.count else LocalPool(plan)
 
 
 def _product(plan: SearchPlan, journal: Journal) -> str:

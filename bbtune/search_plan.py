@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from bbtune.auto import resolve
+from bbtune.backbone.embeddings import wire_faults
 from bbtune.backbone.sources import ModelCard
 from bbtune.cost import Sizes
 from bbtune.errors import Fault, OptimizerError, did_you_mean
@@ -49,6 +50,7 @@ def examine_search(
     faults, card = _optimizer_faults(spec) + [fault for fault in known if fault not in words], parts.card
     if card is not None and not broken & {"prompt", "prompt.kind"}:
         faults += place_faults(spec.prompt, card, parts.template, spec.prompt.kind == "prefix", "prompt.kind offset")
+    faults += wire_faults(spec, card) if spec.backbone.api is not None else []
     layers = _layers(spec, card, faults)
     faults += words
     read = parts.plan(spec)

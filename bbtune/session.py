@@ -15,7 +15,7 @@ from bbtune.backbone.memory import forget_peak
 from bbtune.baselines.account import Past, read_step
 from bbtune.baselines.methods import make_baseline
 from bbtune.errors import BbtuneError, BudgetReached, JournalError
-from bbtune.forecast import Asking, Forecast, count_roughly
+from bbtune.forecast import volume
 from bbtune.journal import FORMAT, Journal, Record, now_ms
 from bbtune.loop import Cost, Generation
 from bbtune.method import Fitted, Method
@@ -23,6 +23,7 @@ from bbtune.plan import Card, Plan, Reading
 from bbtune.plot import plot_run
 from bbtune.progress import Show
 from bbtune.prompt_search import PromptSearch, replayed_generations
+from bbtune.prompts.text import CHARACTERS
 from bbtune.result import PLOT, TRAINING, Point, TuneResult
 from bbtune.search_plan import SearchPlan
 from bbtune.spec import BaseJob, JobSpec, TextJob
@@ -79,13 +80,11 @@ class Session:
 
     def _method(self) -> Method:
         plan, metric = self._plan, self._task.metric
-        if isinstance(plan, SearchPlan):
-            return PromptSearch(plan, metric, self._journal, self._say, self._folder)
-        if isinstance(plan, TextPlan):
-            forecast = Forecast(plan, plan.space(), count_roughly, Asking())
-            test = forecast.volume(self._task.test)
-            return TextTuning(plan, metric, self._journal, self._say, self._folder, test)
-        return make_baseline(plan, metric, self._folder / TRAINING, self._past())
+        if not isinstance(plan, SearchPlan | TextPlan):
+            return make_baseline(plan, metric, self._folder / TRAINING, self._past())
+        test = volume(self._task.test, plan.template, CHARACTERS * plan.spec.backbone.max_tokens)
+        shared = (metric, self._journal, self._say, self._folder, test)
+        return TextTuning(plan, *shared) if isinstance(plan, TextPlan) else PromptSearch(plan, *shared)
 
     def _past(self) -> Past:
         steps = recorded_events(self._plan.spec, self._journal.records)

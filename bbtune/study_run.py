@@ -98,7 +98,7 @@ def work_on(spec: BaseJob, folder: Path) -> None:
     if (folder / RESULT).is_file():  # somebody resumed it meanwhile
         return
     if (folder / SPEC).is_file():
-        api.go_on(folder, spec.evaluators.count, tracked=False, shared=folder.parent)
+        api.go_on(folder, [f"evaluators.count={spec.evaluators.count}"], tracked=False, shared=folder.parent)
     else:
         api.begin(spec, folder, tracked=False, shared=folder.parent)
 

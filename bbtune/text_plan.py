@@ -125,5 +125,3 @@ def _size_faults(plan: TextPlan) -> list[Fault]:
 def _at_least(faults: list[Fault], path: str, got: int | None, need: int, words: str) -> None:
     if got is not None and got < need:
         faults.append(Fault(path, f"expected at least one generation, {need} ({words}), got {got}"))
-
-

@@ -41,6 +41,10 @@ class TextPromptSpec(Part):
     def tokens(self) -> None:
         """Virtual tokens: none."""
 
+    @property
+    def layers(self) -> None:
+        """That are tuned: none."""
+
 
 class WriterSpec(Part):
     """The model that proposes instructions: one in this process, or one behind an API."""

@@ -20,20 +20,22 @@ PACKAGE = Path(bbtune.__file__).parent
 # layer do not know each other. "bbtune" is the package itself: its version, and names loaded on first use.
 LAYERS: list[set[str]] = [
     {"bbtune"},
-    {"errors", "seeds", "presets", "versions", "cost", "objective", "schedule", "methods"},
-    {"spec", "optimizers", "mlflow_store", "yaml_text"},
-    {"jobfile", "auto"},
-    {"task", "search"},
+    {"errors", "seeds", "presets", "versions", "cost", "objective", "schedule", "methods", "source_names"},
+    {"endpoint_spec", "optimizers", "mlflow_store", "yaml_text"},
+    {"text_spec", "search"},
+    {"spec", "text_search"},
+    {"combinations", "auto"},
+    {"jobfile", "task"},
     {"backbone", "fused", "statistics"},
-    {"prompts", "plan"},
-    {"search_plan"},
-    {"evaluation"},
+    {"prompts", "plan", "endpoint"},
+    {"search_plan", "text_plan"},
+    {"evaluation", "forecast"},
     {"selection"},
     {"loop", "journal"},
-    {"build", "method", "result"},
-    {"assess", "plot", "progress", "tracking", "compare", "study", "baselines", "prompt_search"},
+    {"build", "method", "result", "written"},
+    {"assess", "plot", "progress", "tracking", "compare", "study", "baselines", "prompt_search", "text_tuning"},
     {"examine", "predictor", "tracking_groups", "fan_out", "suite"},
-    {"session"},
+    {"session", "probing"},
     {"api"},
     {"study_run"},
     {"cli"},
@@ -47,6 +49,7 @@ FOREIGN = {
     "objective": {"numpy"},
     "schedule": {"numpy"},
     "search": {"numpy"},
+    "text_search": {"numpy", "nevergrad"},
     "loop": {"numpy"},
     "journal": {"numpy"},
     "errors": set(),
@@ -56,11 +59,14 @@ HOMES = {
     "mlflow": {"mlflow_store.py"},
     "ray": {"evaluation/ray_cluster.py", "baselines/ray_train.py"},
     "cma": {"optimizers/cma.py"},
+    "openai": {"endpoint/client.py"},
+    "tenacity": {"endpoint/patience.py"},
+    "xllamacpp": {"endpoint/serve.py"},
     "peft": {"baselines/learner.py"},
     "setfit": {"baselines/setfit.py"},
 }
 HEAVY = ["torch", "ray", "mlflow", "cma", "nevergrad", "transformers", "scipy", "matplotlib", "pandas"]
-HEAVY += ["peft", "sklearn", "setfit", "sentence_transformers"]
+HEAVY += ["peft", "sklearn", "setfit", "sentence_transformers", "openai", "httpx2"]
 
 
 def modules() -> dict[str, Path]:

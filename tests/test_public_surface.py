@@ -17,15 +17,16 @@ NAMES = ["BbtuneError", "JobError", "JobSpec", "TuneResult", "__version__", "loa
 
 SIGNATURES = {
     "load_job": ["path", "overrides", "method"],
-    "resume": ["folder", "evaluators", "show"],
+    "resume": ["folder", "changes", "show"],
     "run": ["job", "out", "show"],
     "validate": ["job", "overrides", "method"],
 }
 
 COMMANDS = {
     "": ["--version"],
-    "run": ["JOB", "--out", "--method", "--seeds", "--set", "--tracking-uri"],
-    "resume": ["FOLDER", "--evaluators"],
+    "run": ["JOB", "--out", "--method", "--seeds", "--set", "--tracking-uri", "--dry-run"],
+    "resume": ["FOLDER", "--evaluators", "--set"],
+    "probe": ["JOB", "--set"],
     "show": ["FOLDER"],
     "validate": ["JOB", "--method", "--set"],
     "predict": ["FOLDER", "TEXTS"],

@@ -114,7 +114,10 @@ def test_an_empty_job_lacks_its_three_sections() -> None:
         ({"task.columns": ["a"]}, 'task.columns: expected a mapping of text, text_b, label, got ["a"]'),
         ({"task": 5}, "task: expected a mapping of source, shots, "),
         ({"method": "cma"}, 'method: expected a mapping of name (a baseline) or optimizer (a search), got "cma"'),
-        ({"budget": None}, "budget: expected a mapping of evaluations, examples, layer_forwards, seconds, requests, tokens, dollars, got null"),
+        (
+            {"budget": None},
+            "budget: expected a mapping of evaluations, examples, layer_forwards, seconds, requests, tokens, dollars, got null",
+        ),
         ({"task.source": 5}, "task.source: expected a valid string, got 5"),
         ({"task.source": "folder:"}, 'task.source: expected folder:DIR, file:TABLE, hf:NAME or builtin:NAME, got "'),
         ({"task.source": "support"}, 'task.source: expected folder:DIR, file:TABLE, hf:NAME or builtin:NAME, got "'),

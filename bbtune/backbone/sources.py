@@ -49,6 +49,8 @@ def find_model(spec: BackboneSpec) -> ModelFiles:
     Raises:
         BackboneError: if they are not there, or only as a pickle that the job does not allow.
     """
+    if spec.model is None:
+        raise BackboneError("backbone.model: expected a model to load here, the job names none; name one")
     scheme, _, name = spec.model.partition(":")
     if scheme == "hf":
         return ModelFiles(name, revision=spec.revision)
@@ -162,7 +164,7 @@ def read_model_card(spec: BackboneSpec) -> ModelCard:
         config = AutoConfig.from_pretrained(files.name, **files.arguments(spec))
         tokenizer = AutoTokenizer.from_pretrained(files.name, **files.arguments(spec))
     except Exception as error:  # transformers raises OSError, ValueError, ImportError and the hub's own
-        raise BackboneError(_load_fault(spec.model, error)) from error
+        raise BackboneError(_load_fault(str(spec.model), error)) from error
     if config.model_type not in FAMILIES:
         raise BackboneError(
             f"backbone.model: {spec.model} is of the family {config.model_type!r}, "

@@ -54,7 +54,7 @@ class Run:
     @property
     def model(self) -> str:
         """Of the backbone, as the job names it."""
-        return self.spec.backbone.model
+        return self.spec.backbone.named
 
     @property
     def seed(self) -> tuple[int, int]:

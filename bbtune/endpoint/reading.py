@@ -214,16 +214,6 @@ def _added(logprobs: Sequence[float | None]) -> float:
     return math.fsum(known)
 
 
-def _first_of_words(rows: Sequence[Sequence[str]], words: Sequence[str]) -> int:
-    """Where the text ends and the words begin, the same for all of them.
-
-    If one of them takes letters of the text into its first token, the others are read from that place too: only
-    scores of the same stretch can be compared.
-    """
-    begins_at = min(len(row) - _covering(row, word) for row, word in zip(rows, words, strict=True))
-    return min(begins_at, _shared(rows))
-
-
 def _covering(tokens: Sequence[str], word: str) -> int:
     """How many of the last tokens hold the word."""
     need, count = len(bare(word)), 0

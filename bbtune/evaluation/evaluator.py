@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bbtune.cost import Spent
 from bbtune.errors import EvaluationError
 from bbtune.evaluation.base import Pool, Scores, Split, label_metric
 from bbtune.objective import Objective, Subset
@@ -27,12 +28,20 @@ class PromptEvaluator:
         scales: (L,) calibrated factors of z.
         together: candidates of one call of a worker; fixed in the life of a run, because rounding may depend on what
             shares a forward.
+        spent: what an API was paid so far.
     """
 
     def __init__(
-        self, pool: Pool, plan: SearchPlan, metric: Metric, scales: NDArray[np.float64], together: int
+        self,
+        pool: Pool,
+        plan: SearchPlan,
+        metric: Metric,
+        scales: NDArray[np.float64],
+        together: int,
+        spent: Callable[[], Spent] = Spent,
     ) -> None:
         self._pool = pool
+        self._spent = spent
         self._sizes = plan.sizes
         self._together = together
         self._metric = metric
@@ -58,6 +67,7 @@ class PromptEvaluator:
             subset: examples of the split to score on; None for all.
         """
         self._check(z, first)
+        before = self._spent()
         objective, scaled = self._objectives[split].of(subset), z * self._scales
         groups = [scaled[start : start + self._together] for start in range(0, len(z), self._together)]
         calls = [(group, split, first, subset) for group in groups]
@@ -69,7 +79,8 @@ class PromptEvaluator:
                 "lower method.alpha, or use backbone.dtype float32"
             )
         forwards = self._sizes.layer_forwards(len(labels), len(z), first)
-        return Scores(loss, label_metric(self._metric, logits, labels), logits, len(z) * len(labels), forwards)
+        metric, count = label_metric(self._metric, logits, labels), len(z) * len(labels)
+        return Scores(loss, metric, logits, count, forwards, spent=self._spent() - before)
 
     def label_logits(self, z: NDArray[np.float64] | None, examples: Sequence[Example]) -> NDArray[np.float32]:
         """Label logits (N, C) of any examples under z (L, D); None is the untouched model."""

@@ -3,83 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from bbtune.backbone.fetch import cache_folder
-from bbtune.endpoint.abilities import Abilities
+from bbtune.endpoint.abilities import Abilities, choose, explain
 from bbtune.endpoint.api_writer import ApiWriter
-from bbtune.endpoint.endpoint import Endpoint
-from bbtune.endpoint.probe import choose, probe
-from bbtune.endpoint.purse import Caps, Purse
+from bbtune.endpoint.probe import probe
 from bbtune.endpoint.reading import LabelLogprobs, Reader
 from bbtune.endpoint.request import TextModel
-from bbtune.endpoint.secrets import Secret
-from bbtune.endpoint.serve import LocalServer
-from bbtune.endpoint.store import AnswerStore
-from bbtune.endpoint_spec import ApiSpec
+from bbtune.evaluation.account import Account
 from bbtune.evaluation.instruction_writer import InstructionWriter
 from bbtune.evaluation.local_text import LocalText
-from bbtune.spec import BackboneSpec, BaseJob
+from bbtune.spec import BackboneSpec
 from bbtune.task.task import Example
 from bbtune.task.verbalizer import Words
 from bbtune.text_plan import TextPlan
 from bbtune.text_search.writer import Ask, Writer
 
-PAID, ANSWERS = "paid.sqlite", "answers.sqlite"
 _LOCAL_TOP = 100  # of a model in this process
 _SHOWN = 5  # examples that a writer is shown
-
-
-class Account:
-    """What the endpoints of a run share: its purse, and the answers that earlier runs have bought.
-
-    Args:
-        spec: of the job.
-        folder: of the run; what is paid is kept there.
-    """
-
-    def __init__(self, spec: BaseJob, folder: Path) -> None:
-        budget = spec.budget
-        self._open = ExitStack()
-        self.purse = Purse(folder / PAID, Caps(budget.requests, budget.tokens, budget.dollars))
-        self._open.callback(self.purse.close)
-        self._store: AnswerStore | None = None
-
-    def endpoint(self, api: ApiSpec, threads: int) -> Endpoint:
-        """The endpoint that a job names, its server started where it is to be served here.
-
-        Args:
-            threads: of such a server.
-
-        Raises:
-            EndpointError: if its key is not in the environment, or its server does not start.
-        """
-        base_url, secret = None, None
-        if api.serve is not None:
-            server = LocalServer(api.serve, threads, api.concurrency)
-            self._open.callback(server.close)
-            base_url, secret = server.base_url, Secret(server.key, "the server that was started here")
-        found = Endpoint(
-            api, secret or Secret.from_environment(api.api_key_env), self.purse, self._answers(api), base_url
-        )
-        self._open.callback(found.close)
-        return found
-
-    def close(self) -> None:
-        """Close all that was opened, the last first."""
-        self._open.close()
-
-    def _answers(self, api: ApiSpec) -> AnswerStore | None:
-        if not api.cache:
-            return None
-        if self._store is None:
-            cache_folder().mkdir(parents=True, exist_ok=True)
-            self._store = AnswerStore(cache_folder() / ANSWERS)
-            self._open.callback(self._store.close)
-        return self._store
 
 
 class TextModels:
@@ -119,8 +62,8 @@ class TextModels:
         api = plan.spec.backbone.api
         if api is None or abilities is None:
             return LabelLogprobs("completion", _LOCAL_TOP), []
-        found = Abilities.from_dict(abilities)
-        return choose(found, api, plan.label_words, plan.template.word_follows_space), found.sentences()
+        asked = Abilities.from_dict(abilities), api, plan.label_words, plan.template.word_follows_space
+        return choose(*asked), explain(*asked)
 
     def close(self) -> None:
         """Close what was opened."""

@@ -17,7 +17,7 @@ from bbtune.text_search.choices import Choices, Library
 from bbtune.text_spec import TextPromptSpec
 
 _VOCABULARY = 50  # keywords to choose from
-_CHARACTERS = 4  # of a token, where no tokenizer is at hand
+CHARACTERS = 4  # of a token, where no tokenizer is at hand
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class TextSpace:
         self._train = tuple(train)
         self._words = [label_words, *(words_per_label(words) for words in spec.label_words)]
         self._templates = [template, *(Template(text, template.kind) for text in spec.templates)]
-        self.characters = _CHARACTERS * max_tokens
+        self.characters = CHARACTERS * max_tokens
         self.keywords = keywords(train, _VOCABULARY) if spec.keywords else ()
         self._slots = [("keyword", 1 + len(self.keywords))] * spec.keywords
         self._slots += [("demonstration", 1 + len(self._train))] * spec.demonstrations

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 import transformers as hf
-from conftest import MAKERS
+from tiny_models import MAKERS
 from torch import Tensor
 
 LAYERS = {

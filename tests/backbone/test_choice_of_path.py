@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import MAKERS, save_model
+from tiny_models import MAKERS, save_model
 from transformers import AutoConfig
 from trials import (
     DECODERS,

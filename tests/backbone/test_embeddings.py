@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 import torch
 import transformers
-from conftest import save_model
 from huggingface_hub.errors import EntryNotFoundError
 from safetensors.torch import save_file
+from tiny_models import save_model
 
 from bbtune.backbone.embeddings import read_embeddings, wire_faults
 from bbtune.backbone.sources import ModelFiles, read_model_card

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import MAKERS
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny_models import MAKERS
 from trials import CAUSAL, WORDS, Trial
 
 from bbtune.backbone.encoding import Encoder, PromptText

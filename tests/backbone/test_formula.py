@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import MAKERS
 from safetensors.torch import load_file
 from stock import Line, stock_of
+from tiny_models import MAKERS
 from torch.nn import functional
 from transformers import AutoConfig, AutoTokenizer
 from trials import CAUSAL, DEPTH, DIM, TOKENS, Trial, make_trial

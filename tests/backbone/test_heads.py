@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import MAKERS
 from stock import Line, Stock, stock_of
+from tiny_models import MAKERS
 from trials import (
     DECODERS,
     MIXED,

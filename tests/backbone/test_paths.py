@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import MAKERS, save_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 from stock import Line, stock_of
+from tiny_models import MAKERS, save_model
 from trials import (
     BY_CHOICE,
     DEPTH,

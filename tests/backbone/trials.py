@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import CORPUS, MAKERS
 from numpy.typing import NDArray
+from tiny_models import CORPUS, MAKERS
 
 from bbtune.backbone.frozen import FrozenModel, load_frozen
 from bbtune.backbone.products import TORCH

@@ -10,8 +10,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import save_model
 from served import Deaf, MostProbable, Served
+from tiny_models import save_model
 
 from bbtune.build import limits, make_search, make_selection
 from bbtune.errors import BackboneError, DeadlineReached, EndpointError

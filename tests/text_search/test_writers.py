@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import save_model
 from hypothesis import given
 from hypothesis import strategies as st
+from tiny_models import save_model
 
 from bbtune.backbone.fetch import cached_model
 from bbtune.endpoint.api_writer import ApiWriter
