@@ -97,13 +97,12 @@ class BudgetReached(BbtuneError):
         self.reason = reason
 
 
-_CREDENTIALS = re.compile(
-    r"(?<=://)[^/\s][^\s\"']*@|(?i:(?<=[?&])(?:user|username|password|passwd|pwd|token|secret)=[^&\s]*)"
-)
+_SECRET = r"(?:user|username|auth|authorization|sig|signature|[\w.-]*(?:key|token|secret|password|passwd|pwd))"
+_CREDENTIALS = re.compile(rf"(?<=://)[^/\s][^\s\"']*@|(?i:(?<=[?&]){_SECRET}=[^&\s\"']*)")
 
 
 def hide_credentials(text: str) -> str:
-    """The text without the user names and passwords that addresses in it hold."""
+    """The text without the user names, passwords and keys that addresses in it hold."""
     return _CREDENTIALS.sub("***", text)
 
 

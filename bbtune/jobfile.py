@@ -145,6 +145,8 @@ def _fault(item: Any, model: type[BaseModel]) -> Fault:
         return Fault(path, f"expected at least {least} item{'s' * (least > 1)}, got {shown(value)}")
     message = re.sub(r"^(Input|Value|String|List) should", "should", item["msg"]).removeprefix("Value error, ")
     message = re.sub(r"^should (be|have)\b", "expected", message).replace("should match", "expected a match of", 1)
+    if str(item["loc"][-1]) == "api_key_env":  # what stands there may be the key itself
+        return Fault(path, f"{message}: the name of the variable of the environment that holds the key, not the key")
     hint = did_you_mean(value, list(PRESETS)) if path == "method.preset" and isinstance(value, str) else ""
     if kind == "string_type" and isinstance(value, bool):
         hint = "; YAML reads bare yes, no, on and off as true or false, put the word in quotes"

@@ -31,9 +31,12 @@ class Account:
         self.purse = Purse(folder / PAID, Caps(budget.requests, budget.tokens, budget.dollars))
         self._open.callback(self.purse.close)
         self._store: AnswerStore | None = None
+        self._endpoints: dict[ApiSpec, Endpoint] = {}
 
     def endpoint(self, api: ApiSpec, threads: int) -> Endpoint:
         """The endpoint that a job names, its server started where it is to be served here.
+
+        Who names the same gets the same: one server, and one limit of requests per minute.
 
         Args:
             threads: of such a server.
@@ -41,6 +44,16 @@ class Account:
         Raises:
             EndpointError: if its key is not in the environment, or its server does not start.
         """
+        named = api.model_copy(update={"style": "auto", "read": "auto", "answer_tokens": 1})  # of the reader alone
+        if named not in self._endpoints:
+            self._endpoints[named] = self._opened(api, threads)
+        return self._endpoints[named]
+
+    def close(self) -> None:
+        """Close all that was opened, the last first."""
+        self._open.close()
+
+    def _opened(self, api: ApiSpec, threads: int) -> Endpoint:
         base_url, secret = None, None
         if api.serve is not None:
             server = LocalServer(api.serve, threads, api.concurrency)
@@ -51,10 +64,6 @@ class Account:
         )
         self._open.callback(found.close)
         return found
-
-    def close(self) -> None:
-        """Close all that was opened, the last first."""
-        self._open.close()
 
     def _answers(self, api: ApiSpec) -> AnswerStore | None:
         if not api.cache:
