@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from bbtune.cost import Spent
+from bbtune.endpoint.request import Request
+from bbtune.endpoint.usage import Bound
 from bbtune.endpoint_spec import PriceSpec
 from bbtune.prompts.text import CHARACTERS, TextSpace, cut_fields
 from bbtune.search_plan import SearchPlan
@@ -18,10 +20,10 @@ from bbtune.text_plan import TextPlan
 
 Count = Callable[[str], int]
 
-PROBE = 16  # requests that find out what an endpoint does, about
-_PROBE_TOKENS = 20  # of one of them
+PROBE = Spent(22, 0, 900, 300)  # to find out what an endpoint does: hardly more, where it refuses much
 _AROUND = 12  # tokens that a chat template puts around a message
-_CAUTION = 1.3  # what is held back for the test split, in parts of what it should cost
+_CAUTION = 1.3  # tokens that are held back for the test split, in parts of what it should cost
+_RETRIES = 1.1  # requests
 
 
 def count_roughly(text: str) -> int:
@@ -39,10 +41,11 @@ class Asking:
 
 @dataclass(frozen=True)
 class Volume:
-    """A split as far as its cost goes: texts, and tokens of a text under the template in the mean."""
+    """A split as far as its cost goes: texts, tokens of a text under the template in the mean, bytes of the longest."""
 
     texts: int
     tokens: float
+    longest: int = 0
 
 
 @dataclass(frozen=True)
@@ -83,45 +86,67 @@ class Forecast:
         """The parts of a run, the longest that its budget allows."""
         return [*self._probe(), *self._search(self.generations(test)), *self._test(test)]
 
-    def held_back(self, test: Volume) -> Spent:
-        """What the search leaves to the test split, with some caution."""
-        total = sum((item.spent for item in self._test(test)), Spent())
-        read, written = (math.ceil(value * _CAUTION) for value in (total.input_tokens, total.output_tokens))
-        return Spent(total.requests, 0, read, written, total.dollars * _CAUTION)
+    def held_back(self, test: Volume, seen: float = 0.0) -> Spent:
+        """What the search leaves to the test split, with some caution.
 
-    def generations(self, test: Volume) -> int:
-        """How many the budget holds, each with a new prompt for dev to judge; seconds are not foreseen."""
+        Args:
+            seen: tokens in that a request of the search was charged for in the mean, where that is known.
+        """
+        total = _total(self._test(test))
+        # A request is sent only where the most that it can cost is left, which is more than it will.
+        most = Bound().of(Request(" " * self._longest(test), "chat", self._asking.answer_tokens))
+        read = math.ceil(_CAUTION * max(total.input_tokens, seen * total.requests)) + most.input
+        written = math.ceil(_CAUTION * total.output_tokens) + most.output
+        return Spent(math.ceil(_RETRIES * total.requests), 0, read, written, self._dollars(read, written))
+
+    def least(self, test: Volume) -> Spent:
+        """What the starting point, judged on dev, and the test split take."""
+        return _total(self._search(0)) + self.held_back(test)
+
+    def generations(self, test: Volume) -> float:
+        """How many the budget holds, each with a new prompt for dev to judge; seconds are not foreseen.
+
+        A cap on money ends the last one where it is, so that a part of one may be paid.
+        """
         budget, population = self._plan.spec.budget, self._plan.spec.method.population
-        fixed = sum((item.spent for item in [*self._probe(), *self._search(0), *self._test(test)]), Spent())
+        fixed = _total([*self._probe(), *self._search(0), *self._test(test)])
         first, each = self._search(0), self._search(1)
-        step = sum((item.spent for item in each), Spent()) - sum((item.spent for item in first), Spent())
+        step = _total(each) - _total(first)
         texts = each[0].texts + self._dev.texts
-        fits = [budget.evaluations // population] if budget.evaluations else []
+        fits: list[float] = [budget.evaluations // population] if budget.evaluations else []
         fits += [(budget.examples - self._dev.texts) // texts] if budget.examples else []
         for cap, used, more in (
             (budget.requests, fixed.requests, step.requests),
             (budget.tokens, fixed.input_tokens + fixed.output_tokens, step.input_tokens + step.output_tokens),
             (budget.dollars, fixed.dollars, step.dollars),
         ):
-            fits += [int((cap - used) / more)] if cap is not None and more else []
-        return max(1, min(fits, default=1))
+            fits += [(cap - used) / more] if cap is not None and more else []
+        return max(0, min(fits, default=1))
 
     def _probe(self) -> list[Item]:
         if self._plan.spec.backbone.api is None:
             return []
-        return [Item("probe", 0, self._priced(PROBE, PROBE * _PROBE_TOKENS, PROBE))]
+        return [Item("probe", 0, self._priced(PROBE.requests, PROBE.input_tokens, PROBE.output_tokens))]
 
-    def _search(self, generations: int) -> list[Item]:
+    def _search(self, generations: float) -> list[Item]:
         method = self._plan.spec.method
         texts = min(method.minibatch or self._train.texts, self._train.texts) * method.population
         return [
-            self._item("train", self._train, self._tuned, generations * texts),
-            self._item("dev", self._dev, self._tuned, (1 + generations) * self._dev.texts),
+            self._item("train", self._train, self._tuned, int(generations * texts)),
+            self._item("dev", self._dev, self._tuned, int((1 + generations) * self._dev.texts)),
         ]
 
     def _test(self, test: Volume) -> list[Item]:
         before = self._item("test, zero-shot", test, self._before, test.texts)
-        return [before, self._item("test, tuned", test, self._tuned, test.texts)]
+        items = [before, self._item("test, tuned", test, self._tuned, test.texts)]
+        api = self._plan.spec.backbone.api
+        if api is not None and not api.cache:  # no answer of the search is known any more
+            items.append(self._item("dev, both", self._dev, self._tuned, 2 * self._dev.texts))
+        return items
+
+    def _longest(self, test: Volume) -> int:
+        """Bytes of a prompt, about."""
+        return test.longest + CHARACTERS * math.ceil(max(self._before, self._tuned))
 
     def _item(self, name: str, split: Volume, before: float, texts: int) -> Item:
         sent = texts * self._asking.requests
@@ -129,8 +154,15 @@ class Forecast:
         return Item(name, texts, self._priced(sent, read, texts * self._asking.answer_tokens))
 
     def _priced(self, requests: int, read: int, written: int) -> Spent:
+        return Spent(requests, 0, read, written, self._dollars(read, written))
+
+    def _dollars(self, read: int, written: int) -> float:
         api = self._plan.spec.backbone.api
-        return Spent(requests, 0, read, written, dollars(api.price if api else None, read, written))
+        return dollars(api.price if api else None, read, written)
+
+
+def _total(items: Sequence[Item]) -> Spent:
+    return sum((item.spent for item in items), Spent())
 
 
 def volume(examples: Sequence[Example], template: Template, characters: int, count: Count = count_roughly) -> Volume:
@@ -141,7 +173,8 @@ def volume(examples: Sequence[Example], template: Template, characters: int, cou
         count: tokens of a text.
     """
     texts = [template.render(cut_fields(example, characters), None) for example in examples]
-    return Volume(len(texts), float(np.mean([count(text) for text in texts])))
+    longest = max(len(text.encode(errors="surrogatepass")) for text in texts)
+    return Volume(len(texts), float(np.mean([count(text) for text in texts])), longest)
 
 
 def held_back_for_embeddings(plan: SearchPlan, test: Volume) -> Spent:

@@ -98,13 +98,14 @@ def parse_job(raw: Mapping[str, Any]) -> tuple[BaseJob | None, list[Fault], set[
         except ValidationError as error:
             by_path: dict[str, Any] = {}
             for item in _untagged(error):  # of the members of a union, the one that came furthest speaks
-                best = by_path.setdefault(_path(item["loc"]), item)
+                path = _path(item["loc"], kind)
+                best = by_path.setdefault(path, item)
                 if len(item["loc"]) > len(best["loc"]):
-                    by_path[_path(item["loc"])] = item
+                    by_path[path] = item
             faults += [_fault(item, kind) for path, item in by_path.items() if path not in broken]
             broken |= set(by_path)
             for item in by_path.values():
-                _replace(data, item)
+                _replace(data, item, kind)
         else:
             return spec, faults + combination_faults(spec, broken), broken
     return None, faults, broken
@@ -124,10 +125,19 @@ def faults_in(error: ValidationError, model: type[BaseModel]) -> list[Fault]:
     return [_fault(item, model) for item in error.errors()]
 
 
+# Keys of one kind of search in a job of another.
+_OF_OTHERS = {
+    "method.optimizer": "; a search for a prompt in words is named by method.search",
+    "method.search": "; it belongs to a prompt in words (prompt.kind: text), others have method.optimizer",
+    "prompt.tokens": "; a prompt in words is made of instructions, keywords, demonstrations, label_words and templates",
+}
+
+
 def _fault(item: Any, model: type[BaseModel]) -> Fault:
-    path, kind, value = _path(item["loc"]), item["type"], item["input"]
+    path, kind, value = _path(item["loc"], model), item["type"], item["input"]
     if kind == "extra_forbidden":
-        return Fault(path, f"unknown key{did_you_mean(str(item['loc'][-1]), _keys_at(item, model))}")
+        close = did_you_mean(str(item["loc"][-1]), _keys_at(item, model))
+        return Fault(path, f"unknown key{close or _OF_OTHERS.get(path, '')}")
     if kind.startswith("union_tag"):
         name = value.get("name") if isinstance(value, dict) else value
         return Fault("method.name", f"expected one of {', '.join(BASELINES)}, got {shown(name)}{_method_hint(name)}")
@@ -144,6 +154,8 @@ def _fault(item: Any, model: type[BaseModel]) -> Fault:
         least = item["ctx"]["min_length"]
         return Fault(path, f"expected at least {least} item{'s' * (least > 1)}, got {shown(value)}")
     message = re.sub(r"^(Input|Value|String|List) should", "should", item["msg"]).removeprefix("Value error, ")
+    if path == "prompt.kind" and model is JobSpec:
+        message = "expected 'offset', 'prefix' or 'text'"
     message = re.sub(r"^should (be|have)\b", "expected", message).replace("should match", "expected a match of", 1)
     if str(item["loc"][-1]) == "api_key_env":  # what stands there may be the key itself
         return Fault(path, f"{message}: the name of the variable of the environment that holds the key, not the key")
@@ -165,43 +177,65 @@ def _keys_at(item: Any, model: type[BaseModel]) -> list[str]:
     if "tag" in item:
         return list(method_class(item["tag"]).model_fields)
     for key in (key for key in item["loc"][:-1] if not isinstance(key, int)):
-        field = model.model_fields.get(key)
-        kinds = [] if field is None else [field.annotation, *get_args(field.annotation)]
-        below = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
-        if not below:
+        below = _below(model, key)
+        if below is None:
             return []
-        model = below[0]
+        model = below
     return list(model.model_fields)
 
 
-def _path(location: Sequence[Any]) -> str:
-    """``task.label_words`` from pydantic's location, without the names of union members behind it."""
-    keys: list[str] = []
+def _below(model: type[BaseModel] | None, key: str) -> type[BaseModel] | None:
+    """The class of a mapping in a job; None where a key holds no such mapping, or one of several kinds."""
+    field = None if model is None else model.model_fields.get(key)
+    kinds = [] if field is None else [field.annotation, *get_args(field.annotation)]
+    return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
+
+
+def _own(location: Sequence[Any], model: type[BaseModel]) -> list[Any]:
+    """The keys of a job in pydantic's location, without the names of union members behind them."""
+    keys: list[Any] = []
+    here: type[BaseModel] | None = model
     for key in location:
-        if isinstance(key, int):
-            keys[-1] += f"[{key}]"
-        elif len(keys) >= 2 and keys != ["task", "columns"]:
-            break
-        else:
-            keys.append(str(key))
-    return ".".join(keys)
+        if not isinstance(key, int):
+            if here is None and len(keys) > 1:
+                break
+            here = _below(here, key)
+        keys.append(key)
+    return keys
 
 
-def _replace(data: dict[str, Any], item: Any) -> None:
+def _path(location: Sequence[Any], model: type[BaseModel]) -> str:
+    """``task.label_words[0]`` from pydantic's location."""
+    path = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in _own(location, model))
+    return path.removeprefix(".")
+
+
+def _replace(data: dict[str, Any], item: Any, model: type[BaseModel]) -> None:
     """Remove a faulty key from ``data``, put a stand-in where a required one is missing."""
-    keys = [str(key) for key in item["loc"] if not isinstance(key, int)]
+    keys = [str(key) for key in _own(item["loc"], model) if not isinstance(key, int)]
     no_baseline = item["type"].startswith("union_tag") or item["type"] == "model_attributes_type"
     if no_baseline or (keys[0] == "method" and item["type"] == "missing"):
         data["method"] = _STAND_INS["method"]
         return
-    if item["type"] == "missing":
+    if item["type"] == "missing" and len(keys) < 3:
         data[keys[0]] = _STAND_INS[keys[0]] | data.get(keys[0], {})
         return
-    *parents, last = keys[: 3 if keys[:2] == ["task", "columns"] else 2]  # behind them: names of union members
+    *parents, last = keys[:-1] if item["type"] == "missing" else keys
     holder = data
     for key in parents:
         holder = holder.get(key, {})
     holder.pop(last, None)
+    if "api" in keys:  # what is asked there is judged by the rest of the job
+        _stand_for_api(data, keys[: keys.index("api")])
+
+
+def _stand_for_api(data: dict[str, Any], parents: Sequence[str]) -> None:
+    """Let a mapping have an endpoint, where its own is at fault."""
+    for key in parents:
+        data = data.get(key, {})
+    api = data.get("api") or {}
+    named = {key: value for key, value in api.items() if value is not None}
+    data["api"] = named if "serve" in named else {"base_url": "http://none/v1", "model": "none", **named}
 
 
 def override(raw: dict[str, Any], change: str) -> None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bbtune.errors import Fault, OptimizerError, TaskError
+from bbtune.backbone.sources import read_model_card
+from bbtune.errors import BackboneError, Fault, OptimizerError, TaskError
 from bbtune.plan import Parts, Plan
 from bbtune.prompts.text import TextSpace
-from bbtune.spec import TextJob
+from bbtune.spec import BackboneSpec, TextJob
 from bbtune.task.template import Template
-from bbtune.task.verbalizer import words_per_label
+from bbtune.task.verbalizer import Words, words_per_label
 from bbtune.text_search import NEEDS_WRITER, check_search_name
+from bbtune.text_spec import TextMethodSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,6 +20,11 @@ class TextPlan(Plan):
     """What is needed to score prompts in words."""
 
     spec: TextJob
+
+    @property
+    def every_words(self) -> list[Words]:
+        """The label words that a search starts from, and all that it may choose instead."""
+        return [self.label_words, *(words_per_label(words) for words in self.spec.prompt.label_words)]
 
     def space(self) -> TextSpace:
         """The prompts that the job can be given; a search enters what it writes into the library of a new one."""
@@ -49,15 +56,32 @@ def _method_faults(spec: TextJob) -> list[Fault]:
         check_search_name(method.search)
     except OptimizerError as error:
         faults.append(Fault("method.search", str(error)))
-    writer = method.writer
+    faults += _writer_faults(method)
+    if spec.selection.average not in (None, 1):
+        why = "words have no mean"
+        faults.append(Fault("selection.average", f"expected none, {why}, got {spec.selection.average}"))
+    return faults
+
+
+def _writer_faults(method: TextMethodSpec) -> list[Fault]:
+    writer, faults = method.writer, []
     if writer is not None and (writer.model is None) == (writer.api is None):
         faults.append(Fault("method.writer", "expected one of model (loaded here) and api (asked there)"))
     if method.search in NEEDS_WRITER and (writer is None or writer.model is None):
         why = f"{method.search} puts vectors into a model that is loaded here"
         faults.append(Fault("method.writer.model", f"missing; {why}, such as cache:smollm2-135m"))
-    if spec.selection.average not in (None, 1):
-        why = "words have no mean"
-        faults.append(Fault("selection.average", f"expected none, {why}, got {spec.selection.average}"))
+    if method.search in NEEDS_WRITER and method.population < 3:
+        expected = f"expected 3 or more for {method.search}, which optimizes one vector less"
+        faults.append(Fault("method.population", f"{expected}, got {method.population}"))
+    if writer is not None and writer.model is not None:
+        try:
+            kind = read_model_card(BackboneSpec(model=writer.model)).kind
+        except BackboneError as error:
+            why = str(error).removeprefix("backbone.model: ")
+            faults.append(Fault("method.writer.model", why))
+        else:
+            if kind != "causal-lm":
+                faults.append(Fault("method.writer.model", f"expected a causal-lm, which writes text, got a {kind}"))
     return faults
 
 
