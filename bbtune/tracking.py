@@ -14,15 +14,17 @@ import queue
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bbtune.errors import hide_credentials
 from bbtune.loop import Generation
 from bbtune.mlflow_store import PARENT, PARENT_UID, UID, Store, reason, tracking_uri, translated
+from bbtune.prompt_registry import register, tuned_prompt
 from bbtune.result import JOURNAL, LEARNED, PLOT, PREDICTED, RESULT, SPEC, TuneResult
-from bbtune.spec import BaseJob, flattened
+from bbtune.spec import BaseJob, TextJob, flattened
+from bbtune.tracked_metrics import event_metrics, money_metrics, result_metrics
 
 STATE = "tracking.json"
 _FLUSH_S = 1.0
@@ -73,13 +75,13 @@ class Connection:
             [
                 (name, value, event.unix_ms, event.cost.evaluations)
                 for event in events
-                for name, value in event_metrics(event).items()
+                for name, value in (event_metrics(event) | money_metrics(event.cost, self._card.spec)).items()
             ],
         )
 
     @translated
     def send_result(self, folder: Path, result: TuneResult) -> None:
-        """Log final scores and artifacts, and close the run."""
+        """Log final scores and artifacts, close the run, and register a prompt in words."""
         end_ms, step, client = result.stopped_ms, result.cost.evaluations, self._store.client
         finals = result_metrics(result).items()
         self._store.send_metrics(self.run_id, [(name, value, end_ms, step) for name, value in finals])
@@ -88,6 +90,8 @@ class Connection:
             if (folder / name).is_file() and (folder / name).stat().st_size <= _LARGEST:
                 client.log_artifact(self.run_id, str(folder / name))
         client.set_terminated(self.run_id, "FINISHED", end_ms)
+        if isinstance(result.spec, TextJob):
+            register(self._store, self.run_id, tuned_prompt(result, self._card.uid))
 
     @translated
     def _open(self) -> str:
@@ -185,42 +189,10 @@ def send_all(
     return connection.run_id
 
 
-def event_metrics(event: Generation) -> dict[str, float]:
-    """Metrics of one generation."""
-    cost = event.cost
-    found: dict[str, float | None] = {
-        "loss": event.loss,
-        "best_loss": event.best_loss,
-        "train_score": event.train_metric,
-        "dev_score": event.dev_metric,
-        "dev_score_incumbent": event.dev.metric if event.dev else None,
-        "dev_loss_incumbent": event.dev.loss if event.dev else None,
-        "layer": event.layers[0] if len(event.layers) == 1 else None,
-        "examples": cost.examples,
-        "layer_forwards": cost.layer_forwards,
-        "evaluations_per_s": cost.evaluations / cost.seconds if cost.seconds else None,
-    }
-    return {name: float(value) for name, value in found.items() if value is not None}
-
-
 def card_params(card: RunCard) -> dict[str, str]:
     """The whole job, and beside it ``method`` and ``task``, which every method has under the same name."""
     named: dict[str, str | None] = {"method": card.spec.method_name, "task": card.dataset.get("name")}
     return flat(card.spec.model_dump(mode="json")) | flat(named)
-
-
-def result_metrics(result: TuneResult) -> dict[str, float]:
-    """Final scores, the same names for every method: ``test_tuned``, ``test_tuned_low``, ..., ``gain``, size, cost."""
-    found = {"gain": result.gain.value, "gain_low": result.gain.low, "gain_high": result.gain.high}
-    for name, scored in result.scores.items():
-        for split, estimate in (("dev", scored.dev), ("test", scored.test)):
-            found |= {
-                f"{split}_{name}": estimate.value,
-                f"{split}_{name}_low": estimate.low,
-                f"{split}_{name}_high": estimate.high,
-            }
-    found |= {"parameters": float(result.parameters), "peak_memory_mib": result.peak_memory_mib}
-    return found | {name: float(value) for name, value in asdict(result.cost).items()}
 
 
 def flat(tree: Mapping[str, Any]) -> dict[str, str]:

@@ -13,7 +13,7 @@ from bbtune.errors import TrackingError, did_you_mean
 from bbtune.journal import now_ms
 from bbtune.mlflow_store import PARENT, PARENT_UID, UID, MetricPoint, Store, translated
 from bbtune.result import PREDICTED, RESULT, SPEC, Point, TuneResult
-from bbtune.tracking import result_metrics
+from bbtune.tracked_metrics import result_metrics
 
 KIND = "bbtune.kind"  # tag of what is no run of a job: "group" or "comparison"
 _FETCHED = (SPEC, PREDICTED, RESULT)  # the result last: a folder that has one is whole

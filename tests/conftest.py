@@ -104,6 +104,16 @@ def make_job(tiny_models: dict[str, Path], tiny_task: Path) -> MakeJob:
 
 
 @pytest.fixture(scope="session")
+def mlflow_database(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """An MLflow database made once, its migrations take seconds; experiments are to be given a name of their own."""
+    import mlflow
+
+    uri = f"sqlite:///{tmp_path_factory.mktemp('mlflow') / 'mlflow.db'}"
+    mlflow.MlflowClient(uri).search_experiments()
+    return uri
+
+
+@pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[Any]:
     """One local Ray cluster of three logical CPUs for the whole session."""
     import shutil

@@ -33,6 +33,7 @@ LAYERS: list[set[str]] = [
     {"selection"},
     {"loop", "journal"},
     {"build", "method", "result", "written"},
+    {"prompt_registry", "tracked_metrics"},
     {"assess", "plot", "progress", "tracking", "compare", "study", "baselines", "prompt_search", "text_tuning"},
     {"examine", "predictor", "tracking_groups", "fan_out", "suite"},
     {"session", "probing"},

@@ -21,7 +21,7 @@ from bbtune.errors import TrackingError
 from bbtune.journal import read_journal
 from bbtune.loop import Cost, Generation
 from bbtune.mlflow_store import tracking_uri
-from bbtune.tracking import event_metrics
+from bbtune.tracked_metrics import event_metrics
 
 
 def recorded(uri: str, experiment: str) -> Any:
