@@ -72,7 +72,9 @@ def test_run_prints_the_result_in_words_and_leaves_the_files(bbtune, job, tmp_pa
     }
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert set(result) >= {"spec_hash", "stop_reason", "cost", "scores", "gain", "versions", "seeds"}
-    assert set(result["cost"]) == {"evaluations", "examples", "layer_forwards", "seconds", "backward_examples"}
+    paid = {"requests", "cached", "input_tokens", "output_tokens", "dollars"}
+    counted = {"evaluations", "examples", "layer_forwards", "seconds", "backward_examples"}
+    assert set(result["cost"]) == counted | paid
     assert set(result["scores"]) == {"majority", "zero_shot", "tuned"}
     for scored in result["scores"].values():
         for split in ("dev", "test"):

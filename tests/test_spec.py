@@ -116,7 +116,8 @@ def test_an_empty_job_lacks_its_three_sections() -> None:
         ({"method": "cma"}, 'method: expected a mapping of name (a baseline) or optimizer (a search), got "cma"'),
         (
             {"budget": None},
-            "budget: expected a mapping of evaluations, examples, layer_forwards, seconds, requests, tokens, dollars, got null",
+            "budget: expected a mapping of evaluations, examples, layer_forwards, seconds, requests, tokens, dollars, "
+            "got null",
         ),
         ({"task.source": 5}, "task.source: expected a valid string, got 5"),
         ({"task.source": "folder:"}, 'task.source: expected folder:DIR, file:TABLE, hf:NAME or builtin:NAME, got "'),
@@ -362,6 +363,8 @@ IGNORED = {
     "evaluators.count": 3,
     "evaluators.gpus": 0.5,  # what the evaluators run on is backbone.device
 }
+API = {"base_url": "http://host/v1", "model": "m"}
+ON_MONEY = {"budget.requests": 5, "budget.tokens": 5, "budget.dollars": 0.5}  # of jobs that ask an API
 DECISIVE = {
     "task.source": "builtin:other",
     "task.shots": 3,
@@ -377,6 +380,7 @@ DECISIVE = {
     "task.test": "file:/t.csv",
     "task.holdout": 0.4,
     "backbone.model": "package:other",
+    "backbone.api": API,
     "backbone.kind": "causal-lm",
     "backbone.revision": "main",
     "backbone.dtype": "bfloat16",
@@ -427,12 +431,37 @@ def leaves(model: type[BaseModel], before: str = "") -> Iterator[str]:
 
 
 def test_every_setting_is_known_to_decide_the_trace_or_not() -> None:
-    assert set(leaves(JobSpec)) == set(IGNORED) | set(DECISIVE)
+    assert set(leaves(JobSpec)) == set(IGNORED) | set(ON_MONEY) | set(DECISIVE)
 
 
 @pytest.mark.parametrize("path", IGNORED)
 def test_the_hash_ignores_what_does_not_decide_the_trace(path: str) -> None:
     assert parsed({path: IGNORED[path]}, FILE_JOB).spec_hash == parsed({}, FILE_JOB).spec_hash
+
+
+@pytest.mark.parametrize("path", ON_MONEY)
+def test_the_hash_ignores_caps_on_money_so_that_a_run_can_be_given_more(path: str) -> None:
+    asked = with_changes({"backbone.api": API | {"price": {"input": 1.0, "output": 1.0}}})
+    assert parsed({path: ON_MONEY[path]}, asked).spec_hash == parsed({}, asked).spec_hash
+
+
+@pytest.mark.parametrize(
+    ("change", "value"),
+    [("api_key_env", "KEY"), ("price", {"input": 1.0, "output": 2.0}), ("concurrency", 3), ("requests_per_minute", 9)]
+    + [("tokens_per_minute", 9), ("timeout_s", 9.0), ("attempts", 9), ("patience_s", 9.0), ("cache", False)],
+)
+def test_the_hash_ignores_how_fast_and_how_dear_an_api_is(change: str, value: Any) -> None:
+    asked = with_changes({"backbone.api": API})
+    assert parsed({f"backbone.api.{change}": value}, asked).spec_hash == parsed({}, asked).spec_hash
+
+
+@pytest.mark.parametrize(
+    ("change", "value"),
+    [("base_url", "http://other/v1"), ("model", "n"), ("style", "chat"), ("read", "generated"), ("answer_tokens", 3)],
+)
+def test_the_hash_differs_with_who_answers_an_api_and_how_it_is_read(change: str, value: Any) -> None:
+    asked = with_changes({"backbone.api": API})
+    assert parsed({f"backbone.api.{change}": value}, asked).spec_hash != parsed({}, asked).spec_hash
 
 
 def test_the_hash_differs_with_each_setting_that_decides_the_trace() -> None:

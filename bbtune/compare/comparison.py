@@ -12,7 +12,7 @@ from bbtune.compare import page, plots
 from bbtune.compare.pairs import RULE, TAUS, Pair, against, choose_reference, profile, sample
 from bbtune.compare.rows import MAJORITY, ZERO_SHOT, Row, make_rows
 from bbtune.compare.runs import is_run, load_runs, model_name
-from bbtune.compare.table import CSV, HEAD, PAIRS_CSV, Line, make_lines, pair_csv
+from bbtune.compare.table import CSV, HEAD, PAID, PAIRS_CSV, Line, make_lines, pair_csv
 
 TABLE, PAIRS, SUMMARY, PAGE = "table.csv", "pairs.csv", "summary.md", "page.html"
 _INTERVALS = (
@@ -80,9 +80,10 @@ class Comparison:
         return "\n\n".join([*filter(None, parts), "## Notes", _list(self.notes), RULE, _INTERVALS]) + "\n"
 
     def _table(self, task: str) -> tuple[list[str], list[list[str]]]:
-        """Head and rows of a task; the backbone only if there are several."""
+        """Head and rows of a task; the backbone only if there are several, what was paid only if something was."""
         several = len({line.model for line in self.lines} - {""}) > 1
-        columns = [0, *([1] if several else []), 3, *_NUMBERS]
+        paid = any(line.cost.get("requests") for line in self.lines)
+        columns = [0, *([1] if several else []), 3, *(i for i in _NUMBERS if paid or i not in PAID)]
         rows = [line.shown() for line in self.lines if line.task == task]
         return [HEAD[i] for i in columns], [[row[i] for i in columns] for row in rows]
 

@@ -14,13 +14,14 @@ from bbtune.compare.runs import Run, model_name
 from bbtune.statistics import Effect, hierarchical_bootstrap
 from bbtune.task.metrics import Estimate
 
-COSTS = ("evaluations", "examples", "backward_examples", "seconds", "peak_memory_mib")
+COSTS = ("evaluations", "examples", "backward_examples", "seconds", "peak_memory_mib", "requests", "dollars")
 CSV = ["method", "backbone", "task", "metric", "seeds", "test_mean", "test_low", "test_high"]
 CSV += ["gain", "gain_low", "gain_high", "dev_mean", "parameters", *COSTS]
 PAIRS_CSV = ["task", "method", "reference", "cells", "difference", "low", "high", "p_bootstrap", "p_wilcoxon"]
 PAIRS_CSV += ["p_sign_flips", "p_holm", "verdict"]
 HEAD = ["method", "backbone", "task", "seeds", "test %", "gain, points", "parameters", "evals", "examples"]
-HEAD += ["backward", "seconds", "MiB"]
+HEAD += ["backward", "seconds", "MiB", "requests", "dollars"]
+PAID = {HEAD.index(name) for name in ("requests", "dollars")}  # of APIs alone
 Cell = str | int | float
 
 
@@ -58,9 +59,9 @@ class Line:
         backbone = model_name(self.model) if self.model else ""
         test = f"{100 * self.test.value:.1f} [{100 * self.test.low:.1f}, {100 * self.test.high:.1f}]"
         gain = f"{100 * self.gain.value:+.1f} [{100 * self.gain.low:+.1f}, {100 * self.gain.high:+.1f}]"
-        numbers = [self.parameters, *(self.cost[name] for name in COSTS)] if self.cost else []
-        shown = [short(number) for number in numbers] or [""] * 6
-        return [self.label, backbone, self.task, str(self.seeds), test, gain, *shown]
+        numbers = [self.parameters, *(self.cost[name] for name in COSTS[:-1])] if self.cost else []
+        shown = [*(short(number) for number in numbers), f"{self.cost['dollars']:.4f}"] if self.cost else []
+        return [self.label, backbone, self.task, str(self.seeds), test, gain, *(shown or [""] * (len(COSTS) + 1))]
 
 
 def short(number: float) -> str:
@@ -126,6 +127,7 @@ def _within(effect: Effect, least: float, most: float) -> Estimate:
 def _cost(runs: Sequence[Run]) -> dict[str, float]:
     names = ("evaluations", "examples", "backward_examples", "seconds")
     means = {name: float(np.mean([getattr(run.cost, name) for run in runs])) for name in names}
+    means |= {name: float(np.mean([getattr(run.paid, name) for run in runs])) for name in ("requests", "dollars")}
     return means | {"peak_memory_mib": max(run.peak_memory_mib for run in runs)}
 
 
