@@ -29,7 +29,7 @@ from bbtune.objective import Subset
 
 FORMAT = 6
 Record = dict[str, Any]
-_MONEY = tuple(f"budget.{cap}" for cap in ("requests", "tokens", "dollars"))
+MONEY_REASONS = tuple(f"budget.{cap}" for cap in ("requests", "tokens", "dollars"))
 
 
 class Journal:
@@ -187,7 +187,7 @@ class Recorded:
         if self._next < len(self._past):
             self._next += 1
             return _replayed(self._past[self._next - 1], z, split, subset)
-        if self._stopped in _MONEY:
+        if self._stopped in MONEY_REASONS:
             raise BudgetReached(self._stopped)
         if self._stopped:  # beside caps on money only the budget of seconds stops a search before its next call
             raise DeadlineReached("the budget of seconds ended inside a generation")

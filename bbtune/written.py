@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Sequence
 from dataclasses import asdict
 
 from bbtune.errors import BudgetReached, DeadlineReached, JournalError
 from bbtune.journal import EndOfRecord, Journal, Record
-from bbtune.text_search.writer import Ask, Writer
+from bbtune.text_search.writer import Ask, TimedWriter
 
 
 class RecordedWriter:
@@ -19,14 +20,18 @@ class RecordedWriter:
         writer: asked when the records are used up; None raises EndOfRecord there.
         records: of earlier sessions.
         journal: where new texts go.
+
+    Attributes:
+        deadline: on the clock of :func:`time.monotonic`, after which nothing is written; None for none.
     """
 
-    def __init__(self, writer: Writer | None, records: Sequence[Record], journal: Journal | None = None) -> None:
+    def __init__(self, writer: TimedWriter | None, records: Sequence[Record], journal: Journal | None = None) -> None:
         self._writer = writer
         self._journal = journal
         self._past = [record for record in records if record["event"] == "written"]
         self._stopped = next((str(record["reason"]) for record in records if record["event"] == "stop"), None)
         self._next = 0
+        self.deadline: float | None = None
 
     def write(self, asks: Sequence[Ask]) -> list[str]:
         """One text for each ask, recorded or new.
@@ -35,7 +40,7 @@ class RecordedWriter:
             JournalError: if the record at this place is of other asks.
             EndOfRecord: if the records are used up, and there is nobody to ask.
             BudgetReached: where a cap ended the recorded run at this place.
-            DeadlineReached: where the seconds did.
+            DeadlineReached: where the seconds did, or do now.
         """
         digest = asks_digest(asks)
         if self._next < len(self._past):
@@ -45,7 +50,9 @@ class RecordedWriter:
             raise _end(self._stopped)
         if self._writer is None:
             raise EndOfRecord
-        texts = self._writer.write(asks)
+        texts = self._writer.write(asks, self.deadline)
+        if self.deadline is not None and time.monotonic() > self.deadline:
+            raise _end("budget.seconds")
         if self._journal is not None:
             self._journal.append({"event": "written", "asked_sha256": digest, "texts": texts})
         return texts

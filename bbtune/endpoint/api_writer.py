@@ -26,14 +26,18 @@ class ApiWriter:
         self._max_tokens = max_tokens
         self._temperature = temperature
 
-    def write(self, asks: Sequence[Ask]) -> list[str]:
+    def write(self, asks: Sequence[Ask], deadline: float | None = None) -> list[str]:
         """One text for each ask; an empty one where nothing of use came.
+
+        Args:
+            deadline: on the clock of :func:`time.monotonic`.
 
         Raises:
             BudgetReached: if a hard cap ends the asking.
+            DeadlineReached: if the deadline passes.
             EndpointError: if the endpoint refuses or stays down, or for an ask of kind ``vector``.
         """
-        answers = self._model.ask([self._request(ask) for ask in asks]) if asks else []
+        answers = self._model.ask([self._request(ask) for ask in asks], deadline) if asks else []
         return [instruction_in(answer.text) for answer in answers]
 
     def _request(self, ask: Ask) -> Request:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from bbtune.backbone.frozen import FrozenModel, load_frozen
 from bbtune.backbone.sources import ModelCard, read_model_card
-from bbtune.errors import BackboneError
+from bbtune.errors import BackboneError, DeadlineReached
 from bbtune.seeds import generator
 from bbtune.spec import BackboneSpec
 from bbtune.text_search.wording import completion_prompt, instruction_in
@@ -47,16 +48,24 @@ class InstructionWriter:
         self._demonstrations = list(demonstrations)
         self._seed = seed
 
-    def write(self, asks: Sequence[Ask]) -> list[str]:
+    def write(self, asks: Sequence[Ask], deadline: float | None = None) -> list[str]:
         """One text for each ask; an empty one where nothing of use came.
+
+        Args:
+            deadline: on the clock of :func:`time.monotonic`; a text that was begun is ended.
 
         Raises:
             BackboneError: if the model cannot be loaded, is no causal one, or has no room for a text.
+            DeadlineReached: if the deadline passes.
         """
         vectors = [ask.vector for ask in asks if ask.kind == "vector"]
+        texts = []
         with torch.inference_mode():
             of_vectors = iter(self._put_into_words(np.array(vectors)) if vectors else ())
-            texts = [next(of_vectors) if ask.kind == "vector" else self._sampled(ask) for ask in asks]
+            for ask in asks:
+                if deadline is not None and time.monotonic() > deadline:
+                    raise DeadlineReached("the budget of seconds ended while instructions were being written")
+                texts.append(next(of_vectors) if ask.kind == "vector" else self._sampled(ask))
         return [instruction_in(text) for text in texts]
 
     @cached_property

@@ -29,3 +29,15 @@ class Writer(Protocol):
 
     def write(self, asks: Sequence[Ask]) -> list[str]:
         """One text for each ask; an empty one where nothing of use came."""
+
+
+class TimedWriter(Protocol):
+    """A writer that may run out of time."""
+
+    def write(self, asks: Sequence[Ask], deadline: float | None = None) -> list[str]:
+        """One text for each ask.
+
+        Args:
+            deadline: on the clock of :func:`time.monotonic`; passing it raises DeadlineReached, a cap on money
+                BudgetReached.
+        """
