@@ -48,7 +48,7 @@ class TaskSpec(Part):
     template: str | None = None
     label_words: list[Word | list[Word]] | None = None
     labels: list[str] | None = None
-    metric: Literal["accuracy", "macro_f1", "f1", "matthews"] | None = None
+    metric: Literal["accuracy", "macro_f1", "f1", "matthews", "exact_match", "token_f1", "regex"] | None = None
     positive_label: str | None = None
     columns: ColumnsSpec = ColumnsSpec()
     test: TestSource | None = None

@@ -84,12 +84,13 @@ def resample(
 
     Args:
         metric: any.
-        truth: labels (N,).
-        predicted: R arrays of labels (N,).
+        truth: labels, or scores of answers in words, (N,).
+        predicted: R arrays of the same (N,).
         split: names the draw; the same name and N give the same resamples.
         resamples: B.
     """
     smallest: Any = np.int8 if metric.classes <= 127 else np.int32  # a quarter of the time of int64
+    smallest = np.float64 if metric.free_form else smallest
     small_truth, rows = truth.astype(smallest), [row.astype(smallest) for row in predicted]
     rng, n = generator(0, "examples", split), len(truth)
     batch = max(1, _AT_ONCE // n)

@@ -1,1 +1,1 @@
-"""Few-shot classification data, and how they are put to a model."""
+"""Few-shot data, and how they are put to a model."""

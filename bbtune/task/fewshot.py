@@ -1,4 +1,4 @@
-"""Few-shot draws: k examples per label for train and dev, the rest held out."""
+"""Few-shot draws: k examples per label, or k in all where answers are words, for train and dev; the rest held out."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bbtune.task.task import Example
 
 @dataclass(frozen=True)
 class FewShotTable:
-    """A labelled table before any draw; ``test`` is None where no test split is given."""
+    """A table before any draw; ``test`` is None where no test split is given, labels are none for answers in words."""
 
     rows: list[Example]
     test: list[Example] | None
@@ -25,16 +25,15 @@ Examples = tuple[Example, ...]
 
 
 def first_per_label(examples: Sequence[Example], shots: int | None, labels: tuple[str, ...], place: str) -> Examples:
-    """The first ``shots`` examples of each label in file order; all of them when ``shots`` is None."""
+    """The first ``shots`` examples of each label (without labels: of all) in file order; all when it is None."""
     if shots is None:
         return tuple(examples)
     kept = []
-    for label, name in enumerate(labels):
+    for label, name in enumerate(labels or (None,)):
         of_label = [example for example in examples if example.label == label]
         if len(of_label) < shots:
-            raise TaskError(
-                f"{place}: expected {shots} examples of label {name!r}, got {len(of_label)}; lower task.shots"
-            )
+            of = "" if name is None else f" of label {name!r}"
+            raise TaskError(f"{place}: expected {shots} examples{of}, got {len(of_label)}; lower task.shots")
         kept += of_label[:shots]
     chosen = set(map(id, kept))
     return tuple(example for example in examples if id(example) in chosen)
@@ -43,8 +42,8 @@ def first_per_label(examples: Sequence[Example], shots: int | None, labels: tupl
 def draw_splits(table: FewShotTable, shots: int, holdout: float, seed: int) -> tuple[Examples, Examples, Examples]:
     """Train, dev and test splits that share no text.
 
-    Repeated texts count once, texts with contradicting labels not at all, and texts of a given test split are
-    taken out of the draw. Without a given test split, the share ``holdout`` of every label is held out.
+    Repeated texts count once, texts with contradicting labels or answers not at all, and texts of a given test
+    split are taken out of the draw. Without a given test split, the share ``holdout`` of every label is held out.
 
     Raises:
         TaskError: if a label has too few examples.
@@ -56,13 +55,14 @@ def draw_splits(table: FewShotTable, shots: int, holdout: float, seed: int) -> t
     train: list[Example] = []
     dev: list[Example] = []
     held: list[Example] = []
-    for label, name in enumerate(table.labels):
+    for label, name in enumerate(table.labels or ((None,) if pool else ())):
         of_label = [example for example in pool if example.label == label]
         order = [of_label[i] for i in rng.permutation(len(of_label))]
         cut = 0 if test is not None else max(1, math.floor(len(order) * holdout))
         if len(order) - cut < 2 * shots:
+            what = "the table" if name is None else f"label {name!r}"
             raise TaskError(
-                f"{table.place}: label {name!r} has {len(order)} distinct texts, {cut} of them held out for the test; "
+                f"{table.place}: {what} has {len(order)} distinct texts, {cut} of them held out for the test; "
                 f"expected {2 * shots} more for train and dev; lower task.shots or task.holdout, or add rows"
             )
         held += order[:cut]
@@ -76,9 +76,9 @@ def _key(example: Example) -> tuple[str, str]:
 
 
 def _distinct(examples: Sequence[Example]) -> list[Example]:
-    labels: dict[tuple[str, str], set[int]] = {}
+    truths: dict[tuple[str, str], set[tuple[int, str | None]]] = {}
     first: dict[tuple[str, str], Example] = {}
     for example in examples:
-        labels.setdefault(_key(example), set()).add(example.label)
+        truths.setdefault(_key(example), set()).add((example.label, example.answer))
         first.setdefault(_key(example), example)
-    return [example for key, example in first.items() if len(labels[key]) == 1]
+    return [example for key, example in first.items() if len(truths[key]) == 1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
+from collections.abc import Callable, Sequence
 
 from bbtune.errors import TaskError
 
@@ -40,3 +41,39 @@ def regex_match(answer: str, pattern: str) -> float:
         return float(re.search(pattern, answer) is not None)
     except re.error as error:
         raise TaskError(f"expected a regular expression, got {pattern!r} ({error})") from error
+
+
+SCORES: dict[str, Callable[[str, str], float]] = {
+    "exact_match": exact_match,
+    "token_f1": token_f1,
+    "regex": regex_match,
+}
+
+
+def truth_fault(name: str, truth: str) -> str | None:
+    """Why a score cannot have this truth; None where it can.
+
+    Args:
+        name: of the score.
+    """
+    if name != "regex":
+        why = "signs and articles do not count"
+        return None if plain_words(truth) else f"expected words, {why}, got {truth!r}; take metric regex"
+    try:
+        re.compile(truth)
+    except re.error as error:
+        return f"expected a regular expression, got {truth!r} ({error})"
+    return None
+
+
+def constant_scores(name: str, train: Sequence[str], truths: Sequence[str]) -> list[float]:
+    """Scores against truths of an answer that fits the most frequent truth of train, whatever the question.
+
+    A pattern stands for an answer that it matches, and is tried as a text on the other patterns.
+
+    Args:
+        name: of the score.
+        train: truths of the train split; of equally frequent ones the first counts.
+    """
+    ((frequent, _),) = Counter(train).most_common(1)
+    return [1.0 if truth == frequent else SCORES[name](frequent, truth) for truth in truths]

@@ -1,4 +1,4 @@
-"""Metrics of predicted labels, over any leading dimensions, and their intervals.
+"""Metrics of predicted labels, or of scores of answers, over any leading dimensions, and their intervals.
 
 Written out rather than taken from scikit-learn, because the bootstrap asks for a thousand resamples at once;
 the tests compare every value with scikit-learn's.
@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Labels = NDArray[np.int64]
+from bbtune.task.free_form import SCORES
+
+Labels = NDArray[np.int64 | np.float64]  # numbers of labels; of answers in words their scores in [0, 1], truth 1
 Values = NDArray[np.float64]
 
 
@@ -22,8 +24,9 @@ class Metric:
     """A metric with what it needs to know of the labels.
 
     Args:
-        name: ``accuracy``, ``macro_f1``, ``f1`` (of one label) or ``matthews``.
-        classes: number of labels C.
+        name: ``accuracy``, ``macro_f1``, ``f1`` (of one label) or ``matthews``; of answers in words ``exact_match``,
+            ``token_f1`` or ``regex``, the mean of the answers' scores.
+        classes: number of labels C; 0 for answers in words.
         positive: the label of ``f1``.
     """
 
@@ -31,8 +34,15 @@ class Metric:
     classes: int
     positive: int | None = None
 
+    @property
+    def free_form(self) -> bool:
+        """Whether answers are words, each with a score of its own, and not labels."""
+        return self.name in SCORES
+
     def __call__(self, truth: Labels, predicted: Labels) -> Values:
-        """Value per leading index of label arrays of shape (..., N)."""
+        """Value per leading index of arrays of labels, or of scores, of shape (..., N)."""
+        if self.free_form:
+            return np.asarray(predicted.mean(axis=-1), dtype=np.float64)
         return np.asarray(METRICS[self.name](self, truth, predicted), dtype=np.float64)
 
 
@@ -91,12 +101,13 @@ class Estimate:
 
 
 _RESAMPLES = 2000
+_SHARES = {"accuracy", "exact_match", "regex"}  # of examples that are right
 
 
 def score_with_interval(metric: Metric, truth: Labels, predicted: Labels, rng: np.random.Generator) -> Estimate:
-    """The metric and its 95 % interval: Wilson's for accuracy, else the percentile bootstrap over examples."""
+    """The metric and its 95 % interval: Wilson's for a share that is right, else a bootstrap over examples."""
     value = float(metric(truth, predicted))
-    if metric.name == "accuracy":
+    if metric.name in _SHARES:
         from scipy.stats import binomtest
 
         interval = binomtest(int((truth == predicted).sum()), len(truth)).proportion_ci(0.95, method="wilson")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bbtune.errors import TaskError, did_you_mean
+from bbtune.task.free_form import truth_fault
 from bbtune.task.task import Example
 
 
@@ -25,7 +26,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Columns:
-    """Names of the columns that hold the text, the second text of a pair (or None) and the label."""
+    """Names of the columns that hold the text, the second text of a pair (or None) and the label or answer."""
 
     text: str
     text_b: str | None
@@ -58,17 +59,33 @@ def to_examples(rows: Sequence[Row], columns: Columns, label_of: Callable[[Any],
     Raises:
         TaskError: listing the bad rows by place: missing field, empty text, unknown label.
     """
-    examples, faults = [], []
-    for row in rows:
-        fault = _row_fault(row, columns, label_of)
-        if fault:
-            faults.append(f"{row.place}: {fault}")
-            continue
-        second = None if columns.text_b is None else _text(row.values[columns.text_b])
-        label = label_of(row.values[columns.label])
-        examples.append(Example(_text(row.values[columns.text]), second, label if label is not None else -1))
-    raise_row_faults(faults)
-    return examples
+
+    def fault_of(label: Any) -> str | None:
+        return f"unknown label {label!r}" if label_of(label) is None else None
+
+    texts = _texts(rows, columns, fault_of)
+    labels = [label_of(row.values[columns.label]) for row in rows]
+    return [Example(*pair, label) for pair, label in zip(texts, labels, strict=True) if label is not None]
+
+
+def to_answered(rows: Sequence[Row], columns: Columns, metric: str) -> list[Example]:
+    """Examples of rows whose label column holds the answer: words, or a number.
+
+    Args:
+        metric: of :data:`bbtune.task.free_form.SCORES`; ``regex`` keeps patterns to the letter.
+
+    Raises:
+        TaskError: listing the bad rows by place.
+    """
+
+    def fault_of(answer: Any) -> str | None:
+        number = isinstance(answer, int | float) and not isinstance(answer, bool)
+        return (None if number else _text_fault(columns.label, answer)) or truth_fault(metric, str(answer))
+
+    texts = _texts(rows, columns, fault_of)
+    answers = [str(row.values[columns.label]) for row in rows]
+    kept = answers if metric == "regex" else [_text(answer) for answer in answers]
+    return [Example(*pair, 0, answer) for pair, answer in zip(texts, kept, strict=True)]
 
 
 def raise_row_faults(faults: Sequence[str]) -> None:
@@ -80,21 +97,38 @@ def raise_row_faults(faults: Sequence[str]) -> None:
         )
 
 
-def _row_fault(row: Row, columns: Columns, label_of: Callable[[Any], int | None]) -> str | None:
+def _texts(
+    rows: Sequence[Row], columns: Columns, fault_of: Callable[[Any], str | None]
+) -> list[tuple[str, str | None]]:
+    """The text, or pair of texts, of each row, if all rows are well.
+
+    Args:
+        fault_of: what is wrong with a value of the label column.
+    """
+    raise_row_faults([f"{row.place}: {fault}" for row in rows if (fault := _row_fault(row, columns, fault_of))])
+    second = columns.text_b
+    return [(_text(row.values[columns.text]), None if second is None else _text(row.values[second])) for row in rows]
+
+
+def _row_fault(row: Row, columns: Columns, fault_of: Callable[[Any], str | None]) -> str | None:
     for name in (columns.text, columns.text_b):
         if name is None:
             continue
         if (value := row.values.get(name)) is None:
             return _missing(name, row)
-        if not isinstance(value, str):
-            return f"field {name!r}: expected text, got {value!r}"
-        if not value.isprintable() and any("\ud800" <= character <= "\udfff" for character in value):
-            return f"field {name!r} has half a character (a lone surrogate)"
-        if not value.strip():
-            return f"field {name!r} is empty"
+        if fault := _text_fault(name, value):
+            return fault
     if (label := row.values.get(columns.label)) is None:
         return _missing(columns.label, row)
-    return f"unknown label {label!r}" if label_of(label) is None else None
+    return fault_of(label)
+
+
+def _text_fault(name: str, value: Any) -> str | None:
+    if not isinstance(value, str):
+        return f"field {name!r}: expected text, got {value!r}"
+    if not value.isprintable() and any("\ud800" <= character <= "\udfff" for character in value):
+        return f"field {name!r} has half a character (a lone surrogate)"
+    return None if value.strip() else f"field {name!r} is empty"
 
 
 def _missing(name: str, row: Row) -> str:

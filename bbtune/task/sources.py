@@ -13,13 +13,15 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from bbtune.errors import TaskError, did_you_mean
 from bbtune.spec import TaskSpec
 from bbtune.task.fewshot import FewShotTable, draw_splits, first_per_label
+from bbtune.task.free_form import SCORES
 from bbtune.task.metrics import METRICS, Metric
-from bbtune.task.rows import Columns, Row, read_rows, to_examples
-from bbtune.task.task import Task
+from bbtune.task.rows import Columns, Row, read_rows, to_answered, to_examples
+from bbtune.task.task import Example, Task
 from bbtune.task.template import FIELDS
 from bbtune.task.verbalizer import words_per_label
 
 _BUILTIN = Path(__file__).parent / "builtin"
+Reader = Callable[[list[Row]], list[Example]]
 
 
 def load_task(spec: TaskSpec) -> Task:
@@ -60,14 +62,9 @@ def _load_folder(name: str, spec: TaskSpec) -> Task:
     if draws and spec.seed not in draws:
         raise TaskError(f"{folder}: no draw with seed {spec.seed}, expected one of {draws}; set task.seed or seeds")
     drawn = folder / f"seed{spec.seed}" if draws else folder
-    labels = _labels(spec, tuple(card.labels))
-    fields = FIELD_NAMES[card.kind]
-
-    def label_of(value: Any) -> int | None:
-        return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < len(labels) else None
-
+    read, labels = _card_reader(spec, card)
     splits = {
-        split: to_examples(read_rows(path / f"{split}.jsonl"), fields, label_of)
+        split: read(read_rows(path / f"{split}.jsonl"))
         for split, path in (("train", drawn), ("dev", drawn), ("test", folder))
     }
     return Task(
@@ -81,6 +78,20 @@ def _load_folder(name: str, spec: TaskSpec) -> Task:
         template=card.template,
         label_words=None if card.label_words is None else words_per_label(card.label_words),
     )
+
+
+def _card_reader(spec: TaskSpec, card: TaskCard) -> tuple[Reader, tuple[str, ...]]:
+    """How the rows of a task folder are read, and the names of the labels: none where answers are words."""
+    fields, metric = FIELD_NAMES[card.kind], spec.metric or card.metric
+    if metric is not None and metric in SCORES:
+        _refuse_labels(spec.source, metric, tuple(card.labels))
+        return lambda rows: to_answered(rows, fields, metric), ()
+    labels = _labels(spec, tuple(card.labels))
+
+    def label_of(value: Any) -> int | None:
+        return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < len(labels) else None
+
+    return lambda rows: to_examples(rows, fields, label_of), labels
 
 
 FIELD_NAMES = {
@@ -149,14 +160,9 @@ def _from_table(
     name: str, rows: list[Row], test: list[Row] | None, spec: TaskSpec, names: tuple[str, ...] | None
 ) -> Task:
     columns = Columns(spec.columns.text, spec.columns.text_b, spec.columns.label)
-    values = [row.values.get(columns.label) for row in rows]
-    labels = _labels(spec, names or _distinct(values))
-    label_of = _label_reader(labels, values if names is None else [], _distinct(values))
+    read, labels = _reader(spec, columns, rows, names)
     table = FewShotTable(
-        rows=to_examples(rows, columns, label_of),
-        test=to_examples(test, columns, label_of) if test is not None else None,
-        labels=labels,
-        place=spec.source,
+        rows=read(rows), test=read(test) if test is not None else None, labels=labels, place=spec.source
     )
     train, dev, held = draw_splits(table, spec.shots or 16, spec.holdout, spec.seed)
     return Task(
@@ -168,6 +174,26 @@ def _from_table(
         dev=dev,
         test=held,
     )
+
+
+def _reader(
+    spec: TaskSpec, columns: Columns, rows: list[Row], names: tuple[str, ...] | None
+) -> tuple[Reader, tuple[str, ...]]:
+    """How rows are read, and the names of the labels: none where answers are words."""
+    metric = spec.metric
+    if metric is not None and metric in SCORES:
+        _refuse_labels(spec.source, metric, names or ())
+        return lambda some: to_answered(some, columns, metric), ()
+    values = [row.values.get(columns.label) for row in rows]
+    labels = _labels(spec, names or _distinct(values))
+    label_of = _label_reader(labels, values if names is None else [], _distinct(values))
+    return lambda some: to_examples(some, columns, label_of), labels
+
+
+def _refuse_labels(source: str, metric: str, labels: tuple[str, ...]) -> None:
+    if labels:
+        wrong = f"expected a metric of labels, {source} has the labels {list(labels)}, got {metric}"
+        raise TaskError(f"task.metric: {wrong}; take one of {list(METRICS)}")
 
 
 def _distinct(values: list[Any]) -> tuple[str, ...]:
@@ -199,12 +225,15 @@ def make_metric(spec: TaskSpec, labels: tuple[str, ...], name: str | None, posit
     if spec.positive_label is not None:
         positive = spec.positive_label
     chosen = spec.metric or name or "accuracy"
+    if chosen in SCORES:
+        return Metric(chosen, 0)
     if isinstance(positive, str):
         if positive not in labels:
             raise TaskError(f"task.positive_label: expected one of {list(labels)}, got {positive!r}")
         positive = labels.index(positive)
     if chosen not in METRICS:
-        raise TaskError(f"metric: expected one of {list(METRICS)}, got {chosen!r}{did_you_mean(chosen, list(METRICS))}")
+        known = [*METRICS, *SCORES]
+        raise TaskError(f"metric: expected one of {known}, got {chosen!r}{did_you_mean(chosen, known)}")
     if chosen == "f1" and positive not in range(len(labels)):
         raise TaskError(f"task.positive_label: metric f1 needs the label that counts, one of {list(labels)}")
     return Metric(chosen, len(labels), positive if chosen == "f1" else None)

@@ -1,25 +1,33 @@
-"""A few-shot classification task, ready to be put to a model."""
+"""A few-shot task, ready to be put to a model."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bbtune.errors import TaskError
-from bbtune.task.metrics import Metric
+from bbtune.task.metrics import Labels, Metric
 
 
 @dataclass(frozen=True)
 class Example:
-    """One labelled text, or pair of texts; ``label`` is the position in the task's labels."""
+    """One text, or pair of texts, and what is true of it.
+
+    Attributes:
+        label: position in the task's labels; 0 where the answer is words.
+        answer: in words, or a pattern of it; None where it is a label.
+    """
 
     text: str
     text_b: str | None
     label: int
+    answer: str | None = None
 
     def fields(self) -> dict[str, str]:
         """Template fields and their texts."""
@@ -32,7 +40,7 @@ class Task:
 
     Attributes:
         kind: ``"single"`` or ``"pair"``.
-        labels: C label names.
+        labels: C label names; none where answers are words.
         template: suggested by the source, None where it suggests none.
         label_words: suggested words per label, None where the source suggests none.
         train, dev: N examples each; test: scored once, after the search, and never handed to an evaluator.
@@ -52,23 +60,35 @@ class Task:
         for split, examples in (("train", self.train), ("dev", self.dev), ("test", self.test)):
             if not examples:
                 raise TaskError(f"task {self.name}: expected at least one {split} example, got none")
-        if len(self.labels) < 2:
+        if len(self.labels) < 2 and not self.metric.free_form:
             raise TaskError(f"task {self.name}: expected at least two labels, got {list(self.labels)}")
 
     @property
     def fingerprint(self) -> str:
         """SHA-256 (hex) of examples, labels, metric and card: another draw, or a changed file, gives another one."""
-        splits = [[asdict(example) for example in split] for split in (self.train, self.dev, self.test)]
+        splits = [_said(split) for split in (self.train, self.dev, self.test)]
         said = [self.labels, asdict(self.metric), self.template, self.label_words, *splits]
         return hashlib.sha256(json.dumps(said).encode()).hexdigest()
 
     @property
     def test_fingerprint(self) -> str:
         """SHA-256 (hex) of the test split: results with the same one can be compared example by example."""
-        said = [self.labels, [asdict(example) for example in self.test]]
+        said = [self.labels, _said(self.test)]
         return hashlib.sha256(json.dumps(said).encode()).hexdigest()
 
 
-def label_array(examples: tuple[Example, ...]) -> NDArray[np.int64]:
+def label_array(examples: Sequence[Example]) -> NDArray[np.int64]:
     """Labels (N,) of examples."""
     return np.array([example.label for example in examples], dtype=np.int64)
+
+
+def truth_array(examples: Sequence[Example]) -> Labels:
+    """What a perfect prediction (N,) of examples is: their labels, or for answers in words the score 1."""
+    if any(example.answer is not None for example in examples):
+        return np.ones(len(examples))
+    return label_array(examples)
+
+
+def _said(split: Sequence[Example]) -> list[dict[str, Any]]:
+    """Examples as JSON; those with labels as they were before there were answers."""
+    return [{k: v for k, v in asdict(example).items() if k != "answer" or v is not None} for example in split]
