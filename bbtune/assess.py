@@ -12,13 +12,22 @@ import numpy as np
 from bbtune.method import Method
 from bbtune.result import Scored
 from bbtune.seeds import generator
+from bbtune.task.free_form import constant_scores
 from bbtune.task.metrics import Estimate, Labels, gain_with_interval, score_with_interval
-from bbtune.task.task import Example, Task, label_array
+from bbtune.task.task import Example, Task, label_array, truth_array
 
 Examples = tuple[Example, ...]
 
 
-def _best_constant(task: Task) -> int:
+def _constant(task: Task, examples: Examples) -> Labels:
+    """What is predicted (N,) if the answer is always the same: the best label, or the most frequent answer of train."""
+    if not task.metric.free_form:
+        return np.full(len(examples), _best_label(task), dtype=np.int64)
+    answers, truths = ([example.answer or "" for example in split] for split in (task.train, examples))
+    return np.array(constant_scores(task.metric.name, answers, truths))
+
+
+def _best_label(task: Task) -> int:
     """The label that scores best on the test split when it is always given: the majority class, for accuracy.
 
     Few-shot train splits are balanced, so only the test split knows its majority class; taking it in hindsight makes
@@ -41,13 +50,13 @@ class ZeroShot:
     key: str
 
     def labels(self, method: Method, splits: Mapping[str, Examples]) -> dict[str, Labels]:
-        """Labels (N,) of each split, remembered or asked for."""
+        """Labels, or scores of answers in words, (N,) of each split, remembered or asked for."""
         from safetensors.numpy import load_file, save_file
 
         path = None if self.folder is None else self.folder / f"zero-shot-{self.key[:16]}.safetensors"
         if path is not None and path.is_file():
             return load_file(path)
-        found = {split: method.untouched(examples).argmax(axis=-1) for split, examples in splits.items()}
+        found = {split: method.untouched_predicted(examples) for split, examples in splits.items()}
         if path is not None:
             part = path.with_suffix(f".{os.getpid()}.part")  # other runs may be at the same
             save_file(found, part)
@@ -58,7 +67,7 @@ class ZeroShot:
 def assess(
     method: Method, task: Task, seed: int, zero_shot: ZeroShot
 ) -> tuple[dict[str, Scored], Estimate, dict[str, Labels]]:
-    """Scores of majority class, untouched model and tuned model, and the gain of the last over the second.
+    """Scores of the best constant answer, untouched model and tuned model, and the gain of the last over the second.
 
     Args:
         method: fitted or restored.
@@ -66,16 +75,15 @@ def assess(
         zero_shot: what is known of the untouched model.
 
     Returns:
-        Scores on dev and test by name, tuned - zero_shot on test, and labels (N,) on test: ``truth``, ``zero_shot``
-        and ``tuned``.
+        Scores on dev and test by name, tuned - zero_shot on test, and labels, or scores of answers in words, (N,) on
+        test: ``truth``, ``zero_shot`` and ``tuned``, and of answers in words ``majority``, which no label tells.
     """
-    splits = {"dev": task.dev, "test": task.test}
-    truth = {split: label_array(examples) for split, examples in splits.items()}
-    constant = _best_constant(task)
+    splits: dict[str, Examples] = {"dev": task.dev, "test": task.test}
+    truth = {split: truth_array(examples) for split, examples in splits.items()}
     predicted = {
-        "majority": {split: np.full(len(examples), constant, dtype=np.int64) for split, examples in splits.items()},
+        "majority": {split: _constant(task, examples) for split, examples in splits.items()},
         "zero_shot": zero_shot.labels(method, splits),
-        "tuned": {split: method.label_logits(examples).argmax(axis=-1) for split, examples in splits.items()},
+        "tuned": {split: method.predicted(examples) for split, examples in splits.items()},
     }
 
     def scored(name: str, split: str) -> Estimate:
@@ -84,6 +92,8 @@ def assess(
         )
 
     test = {"truth": truth["test"], "zero_shot": predicted["zero_shot"]["test"], "tuned": predicted["tuned"]["test"]}
+    if task.metric.free_form:
+        test["majority"] = predicted["majority"]["test"]
     rng = generator(seed, "bootstrap", "gain")
     gain = gain_with_interval(task.metric, test["truth"], test["zero_shot"], test["tuned"], rng)
     return {name: Scored(scored(name, "dev"), scored(name, "test")) for name in predicted}, gain, test

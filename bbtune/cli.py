@@ -127,7 +127,10 @@ def predict(
     folder: _RunFolder,
     texts: Annotated[list[str], typer.Argument(help="Texts, or - for lines of standard input.", show_default=False)],
 ) -> None:
-    """Label texts with a tuned prompt: label, probability, text; tab-separated. Pairs are joined by a tab."""
+    """Label texts with a tuned prompt: label, probability, text; tab-separated. Pairs are joined by a tab.
+
+    Where answers are words: answer, text.
+    """
     from bbtune.predictor import Predictor
     from bbtune.result import TuneResult
 
@@ -138,7 +141,8 @@ def predict(
     for line in lines if lines[-1:] != [""] else lines[:-1]:
         if line.strip():
             prediction = next(found)
-            typer.echo(f"{prediction.label}\t{prediction.probability:.3f}\t{line}")
+            share = "" if prediction.probability is None else f"\t{prediction.probability:.3f}"
+            typer.echo(f"{' '.join(prediction.label.split())}{share}\t{line}")
         else:
             typer.echo()  # a line out for each line in
 

@@ -18,6 +18,9 @@ def _address(url: str) -> str:
     return url.rstrip("/")
 
 
+ANSWER_TOKENS = 8  # most of an answer in words, where a job does not say it
+
+
 class PriceSpec(Part):
     """Dollars for a million tokens."""
 
@@ -34,7 +37,7 @@ class ApiSpec(Part):
     serve: Annotated[str, Field(pattern=r"^(cache|path):.+")] | None = None
     style: Literal["auto", "chat", "completion"] = "auto"
     read: Literal["auto", "label-logprobs", "prompt-logprobs", "generated"] = "auto"
-    answer_tokens: Annotated[int, Field(ge=1)] = 8
+    answer_tokens: Annotated[int, Field(ge=1)] = ANSWER_TOKENS
     price: PriceSpec | None = None
     concurrency: Annotated[int, Field(ge=1)] = 8
     requests_per_minute: Annotated[int, Field(ge=1)] | None = None

@@ -31,7 +31,9 @@ def examine(spec: BaseJob, broken: set[str]) -> tuple[Plan | None, Task | None, 
     """
     parts, faults = read_parts(spec, broken)
     plan: Plan | None = None
-    if parts.remote is not None and not isinstance(spec, TextJob):
+    if parts.task is not None and parts.task.metric.free_form and not isinstance(spec, TextJob):
+        faults += _answer_faults(spec, parts.task.metric.name)
+    elif parts.remote is not None and not isinstance(spec, TextJob):
         faults += _away_faults(spec)
     elif isinstance(spec, TextJob):
         plan, faults = examine_text(spec, parts, faults)
@@ -52,6 +54,13 @@ def _away_faults(spec: BaseJob) -> list[Fault]:
         why = "a continuous prompt is made with the tokenizer and the embeddings of the model that the API serves"
         return [Fault("backbone.model", f"missing; {why}; name a copy of it, or {else_take}")]
     return [Fault("backbone.model", f"missing; {spec.method_name} needs a model that is loaded here; {else_take}")]
+
+
+def _answer_faults(spec: BaseJob, metric: str) -> list[Fault]:
+    """Only prompts in words are tuned to answers in words."""
+    what = "a continuous prompt" if isinstance(spec, JobSpec) else spec.method_name
+    expected = f"expected a metric of labels with {what}, got {metric}, whose answers are words"
+    return [Fault("task.metric", f"{expected}; tune a prompt in words: prompt.kind text, and a search as method")]
 
 
 def _unbroken(faults: list[Fault], broken: set[str]) -> list[Fault]:

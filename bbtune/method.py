@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from bbtune.cost import Spent
 from bbtune.loop import Cost, Generation
 from bbtune.plan import Reading
+from bbtune.task.metrics import Labels
 from bbtune.task.task import Example
 
 
@@ -48,6 +49,14 @@ class Method(ABC):
     @abstractmethod
     def untouched(self, examples: Sequence[Example]) -> NDArray[np.float32]:
         """Label logits (N, C) of the model as it was, with the instruction in words: zero-shot."""
+
+    def predicted(self, examples: Sequence[Example]) -> Labels:
+        """Labels, or scores of answers in words, (N,) of any examples, by what was learned."""
+        return np.asarray(self.label_logits(examples).argmax(axis=-1))
+
+    def untouched_predicted(self, examples: Sequence[Example]) -> Labels:
+        """As :meth:`predicted`, of the model as it was: zero-shot."""
+        return np.asarray(self.untouched(examples).argmax(axis=-1))
 
     @abstractmethod
     def peak_memory_mib(self) -> float:

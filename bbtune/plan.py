@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from bbtune.backbone.encoding import Encoder, PromptText, prompt_token_ids
 from bbtune.backbone.sources import ModelCard, read_model_card
 from bbtune.errors import BackboneError, Fault, TaskError
-from bbtune.spec import BackboneSpec, BaseJob, PromptSpec, TextJob
+from bbtune.spec import BackboneSpec, BaseJob, PromptSpec, TaskSpec, TextJob
 from bbtune.task.sources import load_task
 from bbtune.task.task import Example, Task
 from bbtune.task.template import FIELDS, Template
@@ -21,6 +21,7 @@ class Plan:
 
     Attributes:
         kind: ``"single"`` or ``"pair"``.
+        label_words: of each label; none where answers are words.
         product: names the matrix product that all workers use; without it a worker chooses for itself.
     """
 
@@ -179,6 +180,8 @@ def _template(spec: BaseJob, task: Task | None, card: ModelCard | None, faults: 
     encoder = card is not None and card.kind == "sentence-encoder"
     plain = " ".join(f"{{{name}}}" for name in FIELDS[task.kind])
     text = spec.task.template or (plain if encoder else task.template)
+    if text is None and task.metric.free_form:
+        text = f"{plain}\nAnswer: {{mask}}"
     if text is None:
         example = plain + " It was {mask}."
         faults.append(Fault("task.template", f"missing; a language model needs one, such as {example!r}"))
@@ -205,11 +208,24 @@ def template_fault(template: Template, card: ModelCard) -> str | None:
     return None
 
 
+def _answer_faults(spec: TaskSpec, metric: str) -> list[Fault]:
+    """What a task says of labels though its answers are words."""
+    why = f"expected none, metric {metric} scores answers in words"
+    return [
+        Fault(f"task.{key}", f"{why}, got {value!r}; leave it out, or take a metric of labels")
+        for key in ("labels", "label_words", "positive_label")
+        if (value := getattr(spec, key)) is not None
+    ]
+
+
 def _label_words(
     spec: BaseJob, task: Task | None, card: ModelCard | None, template: Template | None, faults: list[Fault]
 ) -> Words | None:
     if task is None:
         return None
+    if task.metric.free_form:
+        faults += _answer_faults(spec.task, task.metric.name)
+        return ()
     words = task.label_words or words_per_label(task.labels)
     if spec.task.label_words is not None:
         words = words_per_label(spec.task.label_words)

@@ -1,4 +1,4 @@
-"""Use a tuned prompt: texts in, labels out."""
+"""Use a tuned prompt: texts in, labels or answers out."""
 
 from __future__ import annotations
 
@@ -36,10 +36,15 @@ from bbtune.text_plan import TextPlan
 
 @dataclass(frozen=True)
 class Prediction:
-    """A label and its probability among the labels."""
+    """What a model says of a text.
+
+    Attributes:
+        label: the label, or the answer in words.
+        probability: of the label among the labels; None of an answer in words.
+    """
 
     label: str
-    probability: float
+    probability: float | None
 
 
 class Predictor:
@@ -50,10 +55,9 @@ class Predictor:
 
     def __init__(self, result: TuneResult) -> None:
         reading = result.reading
-        self._labels = result.labels
         self.kind = reading.kind
         self._open = ExitStack()
-        self._label_logits = _restored(result, Template(reading.template, reading.kind), self._open)
+        self._predict = _restored(result, Template(reading.template, reading.kind), self._open)
 
     def __enter__(self) -> Self:
         return self
@@ -62,18 +66,13 @@ class Predictor:
         self._open.close()
 
     def predict(self, texts: Sequence[str | tuple[str, ...]]) -> list[Prediction]:
-        """Labels of texts, or of pairs of texts for a task of pairs.
+        """Labels of texts, or answers to them; of pairs of texts for a task of pairs.
 
         Raises:
             BbtuneError: for a text where a pair is expected, the other way round, or an empty text.
         """
         examples = [self._example(text) for text in texts]
-        if not examples:
-            return []
-        logits = self._label_logits(examples).astype(np.float64)
-        shares = np.exp(logits - logits.max(axis=1, keepdims=True))
-        shares /= shares.sum(axis=1, keepdims=True)
-        return [Prediction(self._labels[i], float(share[i])) for share, i in zip(shares, logits.argmax(1), strict=True)]
+        return self._predict(examples) if examples else []
 
     def _example(self, text: str | tuple[str, ...]) -> Example:
         parts = (text,) if isinstance(text, str) else tuple(text)
@@ -86,29 +85,47 @@ class Predictor:
 
 
 Scorer = Callable[[Sequence[Example]], NDArray[np.float32]]
+Predict = Callable[[Sequence[Example]], list[Prediction]]
 
 
-def _in_words(result: TuneResult, spec: TextJob, template: Template, opened: ExitStack) -> Scorer:
+def _restored(result: TuneResult, template: Template, opened: ExitStack) -> Predict:
+    """From examples to predictions, by what a run has learned.
+
+    Args:
+        opened: what has to be closed in the end.
+    """
+    if isinstance(result.spec, TextJob):
+        return _in_words(result, result.spec, template, opened)
+    return partial(_likeliest, result.labels, _scorer(result, template, opened))
+
+
+def _likeliest(labels: Sequence[str], score: Scorer, examples: Sequence[Example]) -> list[Prediction]:
+    """The label with the highest of each example's label logits."""
+    logits = score(examples).astype(np.float64)
+    shares = np.exp(logits - logits.max(axis=1, keepdims=True))
+    shares /= shares.sum(axis=1, keepdims=True)
+    return [Prediction(labels[i], float(share[i])) for share, i in zip(shares, logits.argmax(1), strict=True)]
+
+
+def _in_words(result: TuneResult, spec: TextJob, template: Template, opened: ExitStack) -> Predict:
     """As :func:`_restored`, of a prompt in words."""
+    metric = Metric(result.metric, len(result.labels))
     reading = result.reading
     shared: dict[str, Any] = {"kind": reading.kind, "template": template, "label_words": reading.label_words}
     plan = TextPlan(spec=spec, train=(), dev=(), **shared)
     models = TextModels(plan, Path(opened.enter_context(TemporaryDirectory())))
     opened.callback(models.close)
-    reader, _ = models.reader(models.probe())
-    evaluator = TextEvaluator(models.scorer, reader, plan.space(), plan, Metric("accuracy", len(result.labels)))
-    return partial(evaluator.under, TextPrompt(reading.preamble, template, reading.label_words))
+    reader, _ = models.reader(models.probe(), metric)
+    evaluator = TextEvaluator(models.scorer, reader, plan.space(), plan, metric)
+    prompt = TextPrompt(reading.preamble, template, reading.label_words)
+    if metric.free_form:
+        return lambda examples: [Prediction(answer, None) for answer in evaluator.said(prompt, examples)]
+    return partial(_likeliest, result.labels, partial(evaluator.under, prompt))
 
 
-def _restored(result: TuneResult, template: Template, opened: ExitStack) -> Scorer:
-    """From examples to label logits (N, C), by what a run has learned.
-
-    Args:
-        opened: what has to be closed in the end.
-    """
+def _scorer(result: TuneResult, template: Template, opened: ExitStack) -> Scorer:
+    """As :func:`_restored`, to label logits (N, C)."""
     spec, metric = result.spec, Metric("accuracy", len(result.labels))
-    if isinstance(spec, TextJob):
-        return _in_words(result, spec, template, opened)
     words, kind = result.reading.label_words, result.reading.kind
     if not isinstance(spec, JobSpec):
         plan = Plan(spec=spec, kind=kind, template=template, label_words=words, train=(), dev=())

@@ -27,13 +27,13 @@ def probe_job(spec: BaseJob) -> list[str]:
     """
     if spec.backbone.api is None:
         raise BbtuneError("expected a job with backbone.api to probe, got one whose model is loaded here")
-    plan, _, _ = make_plan(spec)
+    plan, task, _ = make_plan(spec)
     api = spec.backbone.api.model_copy(update={"cache": False})
     fresh = spec.model_copy(update={"backbone": spec.backbone.model_copy(update={"api": api})})
     with TemporaryDirectory() as folder:
         models = TextModels(_with(plan, fresh), Path(folder))
         try:
-            return models.reader(models.probe())[1]
+            return models.reader(models.probe(), task.metric)[1]
         finally:
             models.close()
 

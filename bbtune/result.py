@@ -66,7 +66,8 @@ class TuneResult:
         parameters: how many numbers were searched or trained.
         scores: ``majority``, ``zero_shot`` and ``tuned``.
         gain: tuned - zero_shot on test, paired bootstrap interval.
-        predicted: labels (N,) on the test split: ``truth``, ``zero_shot`` and ``tuned``.
+        predicted: labels (N,) on the test split: ``truth``, ``zero_shot`` and ``tuned``; of answers in words their
+            scores in [0, 1], truth 1, and ``majority`` too.
         curve: of the search or the training, in order.
         seeds: ``job``, of everything random, and ``task``, of the few-shot draw.
         fingerprints: SHA-256 (hex) of ``task`` (all splits), ``test`` (its test split) and ``model``.
@@ -184,7 +185,7 @@ class TuneResult:
             rows.append(f"{name.replace('_', '-'):<12}{scored.dev!s:<24}{scored.test}")
         return "\n".join(
             [
-                f"{self.spec.name}: {self.metric} of {len(self.labels)} labels, 95 % intervals",
+                f"{self.spec.name}: {self.metric} of {self._answers()}, 95 % intervals",
                 *rows,
                 f"{'gain':<12}{'':<24}{self.gain.value:+.3f} [{self.gain.low:+.3f}, {self.gain.high:+.3f}]",
                 self.verdict(),
@@ -195,6 +196,9 @@ class TuneResult:
                 f"task {task.source}, model {self.spec.backbone.named}",
             ]
         )
+
+    def _answers(self) -> str:
+        return f"{len(self.labels)} labels" if self.labels else "answers in words"
 
     def _in_words(self) -> list[str]:
         """What was paid, and the prompt of a search for one in words."""

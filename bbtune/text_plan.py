@@ -41,8 +41,12 @@ def examine_text(spec: TextJob, parts: Parts, known: list[Fault]) -> tuple[TextP
     """
     faults = known + _method_faults(spec) + _model_faults(spec, parts)
     read = parts.plan(spec)
-    if parts.template is not None and parts.words is not None:
-        faults += _template_faults(spec, parts.template) + _word_faults(spec, len(parts.words))
+    if parts.template is not None:
+        faults += _template_faults(spec, parts.template)
+    if parts.task is not None and parts.task.metric.free_form:
+        faults += _answer_faults(spec, parts.task.metric.name)
+    elif parts.words is not None:
+        faults += _word_faults(spec, len(parts.words))
     if read is None:
         return None, faults
     shared = {name: getattr(read, name) for name in ("kind", "template", "label_words", "train", "dev")}
@@ -122,6 +126,32 @@ def _word_faults(spec: TextJob, labels: int) -> list[Fault]:
         for i, words in enumerate(spec.prompt.label_words)
         if len(words_per_label(words)) != labels
     ]
+
+
+def _answer_faults(spec: TextJob, metric: str) -> list[Fault]:
+    """What goes with labels, and not with answers in words; and what shows answers, of which a pattern is none."""
+    prompt, method, api = spec.prompt, spec.method, spec.backbone.api
+    label, pattern = f"metric {metric} knows no labels", "a regular expression is no answer to show to a model"
+    hinge = "the loss of an answer in words is 1 - its score"
+    faults = [
+        Fault(path, f"expected none, {why}, got {got!r}; {mend}")
+        for path, got, why, mend in (
+            ("prompt.keywords", prompt.keywords, "keywords are what tells labels apart", "leave it out"),
+            ("prompt.label_words", prompt.label_words, label, "leave it out"),
+            ("method.loss", method.loss if method.loss == "hinge" else "", hinge, "leave it out"),
+            ("prompt.demonstrations", prompt.demonstrations * (metric == "regex"), pattern, "take metric token_f1"),
+        )
+        if got
+    ]
+    if metric == "regex" and method.search in NEEDS_WRITER:
+        mend = "take another search, or metric token_f1"
+        faults.append(
+            Fault("method.search", f"expected one that shows no answers, {pattern}, got {method.search}; {mend}")
+        )
+    if api is not None and api.read not in ("auto", "generated"):
+        why = "answers in words are generated"
+        faults.append(Fault("backbone.api.read", f"expected auto or generated, {why}, got {api.read}; leave it out"))
+    return faults
 
 
 def _size_faults(plan: TextPlan) -> list[Fault]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from bbtune.backbone.memory import peak_memory
 from bbtune.build import limits, make_selection, make_text_search
 from bbtune.cost import Sizes, Spent
-from bbtune.endpoint.reading import Reader
+from bbtune.endpoint.reading import FreeForm, Reader
 from bbtune.evaluation.text import TextEvaluator
 from bbtune.evaluation.text_models import TextModels
 from bbtune.forecast import Asking, Forecast, Volume, count_roughly
@@ -22,7 +22,7 @@ from bbtune.loop import Generation, Ledger, run_search
 from bbtune.method import Fitted, Method
 from bbtune.plan import Reading
 from bbtune.spec import TextJob
-from bbtune.task.metrics import Metric
+from bbtune.task.metrics import Labels, Metric
 from bbtune.task.task import Example
 from bbtune.text_plan import TextPlan
 from bbtune.text_search.choices import Choices, Library
@@ -89,6 +89,14 @@ class TextTuning(Method):
         """Highest memory so far of this process."""
         return peak_memory(torch.device("cpu")) / 2**20
 
+    def predicted(self, examples: Sequence[Example]) -> Labels:
+        """Labels, or scores of answers in words, (N,) under the prompt that was handed out."""
+        return self._found().predicted(self._z, examples)
+
+    def untouched_predicted(self, examples: Sequence[Example]) -> Labels:
+        """As :meth:`predicted`, under the prompt that the search began with."""
+        return self._found().predicted(np.zeros_like(self._z), examples)
+
     def close(self) -> None:
         """End what was opened."""
         self._models.close()
@@ -110,13 +118,13 @@ class TextTuning(Method):
         forecast = Forecast(self._plan, self._space, count_roughly, asking)
         self._models.purse.hold_back(forecast.held_back(self._test))
 
-    def _reader(self) -> Reader:
+    def _reader(self) -> Reader | FreeForm:
         """The way to read answers; what the endpoint can do is found out once in the life of a run."""
         record = self._journal.find("probe")
         if record is None:
             record = {"event": "probe", "abilities": self._models.probe()}
             self._journal.append(record)
-        reader, sentences = self._models.reader(record["abilities"])
+        reader, sentences = self._models.reader(record["abilities"], self._metric)
         if self._journal.find("stop") is None:
             for sentence in sentences:
                 self._say(sentence)

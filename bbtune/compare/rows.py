@@ -15,7 +15,7 @@ from bbtune.loop import Cost
 from bbtune.result import Scored
 from bbtune.seeds import generator
 from bbtune.spec import flattened
-from bbtune.task.metrics import gain_with_interval
+from bbtune.task.metrics import Labels, gain_with_interval
 
 _MOST_KEYS = 2  # of the job, that a label names
 _MOST_CHARACTERS = 24  # of a value in a label
@@ -181,14 +181,21 @@ def _disagree(runs: Sequence[Run]) -> bool:
 
 
 def _majority(run: Run) -> Run:
-    constants = [np.full_like(run.truth, label) for label in range(run.metric.classes)]
-    best = constants[int(np.argmax([run.metric(run.truth, constant) for constant in constants]))]
+    best = _best_constant(run)
     gain = gain_with_interval(run.metric, run.truth, run.zero_shot, best, generator(0, "majority"))
     changes: dict[str, Any] = {"predicted": {**run.predicted, "tuned": best}, "gain": gain}
     return _untuned(run, MAJORITY, run.scores["majority"], changes)
 
 
 def _zero_shot(run: Run) -> Run:
+def _best_constant(run: Run) -> Labels:
+    """Labels, or scores of answers in words, (N,) if the answer is always the same."""
+    if run.metric.free_form:
+        return np.asarray(run.predicted["majority"])
+    constants = [np.full_like(run.truth, label) for label in range(run.metric.classes)]
+    return constants[int(np.argmax([run.metric(run.truth, constant) for constant in constants]))]
+
+
     none = replace(run.gain, value=0.0, low=0.0, high=0.0)
     changes = {"predicted": {**run.predicted, "tuned": run.zero_shot}, "gain": none}
     return _untuned(run, ZERO_SHOT, run.scores["zero_shot"], changes)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 from bbtune.endpoint.matching import told_apart
-from bbtune.endpoint.reading import Generated, LabelLogprobs, PromptLogprobs, Reader
+from bbtune.endpoint.reading import FreeForm, Generated, LabelLogprobs, PromptLogprobs, Reader
 from bbtune.endpoint.request import Style
 from bbtune.endpoint.shown import PromptWay
 from bbtune.endpoint_spec import ApiSpec
@@ -110,12 +110,45 @@ def choose(abilities: Abilities, spec: ApiSpec, words: Words, follows_space: boo
     """
     possible, reasons = _ways(abilities, spec, words, follows_space)
     if not possible:
-        asked = f"style: {spec.style}, read: {spec.read}"
-        raise EndpointError(
-            f"{spec.place}: expected a server on which {asked} is possible, but {'; '.join(reasons)}; "
-            "leave style and read at auto"
-        )
+        raise _impossible(spec, reasons)
     return possible[0]
+
+
+def _impossible(spec: ApiSpec, reasons: list[str]) -> EndpointError:
+    asked = f"style: {spec.style}, read: {spec.read}"
+    return EndpointError(
+        f"{spec.place}: expected a server on which {asked} is possible, but {'; '.join(reasons)}; "
+        "leave style and read at auto"
+    )
+
+
+def choose_free_form(
+    abilities: Abilities, spec: ApiSpec, score: Callable[[str, str], float]
+) -> tuple[FreeForm, list[str]]:
+    """The way to answers in words, and in words what was found and is used: a model that chats answers questions.
+
+    Args:
+        abilities: of the server.
+        spec: of the job, which may demand a style.
+        score: of an answer and a truth.
+
+    Raises:
+        EndpointError: if what is demanded is not there.
+    """
+    styles = _styles(abilities, spec)
+    if not styles:
+        raise _impossible(spec, [_no_style(spec)])
+    used = f"used: the words of the answer of {_NAMES[styles[-1]]}, at most {spec.answer_tokens} tokens"
+    return FreeForm(styles[-1], spec.answer_tokens, score), [*abilities.sentences(), used]
+
+
+def _styles(abilities: Abilities, spec: ApiSpec) -> list[Style]:
+    """That are there and that the job allows, chat last."""
+    return [s for s in ("completion", "chat") if getattr(abilities, s) and spec.style in ("auto", s)]
+
+
+def _no_style(spec: ApiSpec) -> str:
+    return f"it does not answer in style {spec.style}"
 
 
 def explain(abilities: Abilities, spec: ApiSpec, words: Words, follows_space: bool) -> list[str]:
@@ -142,9 +175,9 @@ def _ways(abilities: Abilities, spec: ApiSpec, words: Words, space: bool) -> tup
     found: list[tuple[int, Reader]] = []
     reasons: list[str] = []
     pieces = dict(abilities.pieces)
-    styles: list[Style] = [s for s in ("completion", "chat") if getattr(abilities, s) and spec.style in ("auto", s)]
+    styles = _styles(abilities, spec)
     if not styles:
-        return [], [f"it does not answer in style {spec.style}"]
+        return [], [_no_style(spec)]
     apart = told_apart(words, pieces)
     if not apart:
         reasons.append("label-logprobs cannot tell labels apart whose words begin alike")

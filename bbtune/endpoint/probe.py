@@ -31,7 +31,7 @@ def probe(model: TextModel, spec: ApiSpec, words: Words, embeds: Callable[[str],
     Args:
         model: the endpoint, or a model in this process.
         spec: of the job; only a style that it allows is tried.
-        words: of each label, whose first tokens are looked at.
+        words: of each label, whose first tokens are looked at; none for answers in words.
         embeds: from a text to the value of ``prompt_embeds``, to try that too.
 
     Raises:
@@ -79,7 +79,7 @@ class _Probe:
             repeatable=self._repeatable(),
             rate_limits=tuple(sorted(firsts[main].headers)),
             prompt_embeds=self._embeds(first, embeds) if first and embeds else None,
-            pieces=self._pieces(main, words) if tops[f"{main}_top"] else (),
+            pieces=self._pieces(main, words) if words and tops[f"{main}_top"] else (),
             reasons=tuple(self._reasons.items()),
         )
 

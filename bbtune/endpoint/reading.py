@@ -185,13 +185,17 @@ class FreeForm:
     score: Callable[[str, str], float]
     name: str = field(default="free-form", init=False)
 
-    def requests(self, text: str) -> list[Request]:
-        """One."""
+    def requests(self, text: str, words: Words = ()) -> list[Request]:
+        """One; there are no label words."""
         return [generation(text, self.style, self.max_tokens)]
+
+    def said(self, answers: Sequence[Answer]) -> str:
+        """The answer, without white space around it."""
+        return answers[0].text.strip()
 
     def read(self, answers: Sequence[Answer], truth: str) -> float:
         """The score in [0, 1]."""
-        return self.score(answers[0].text, truth)
+        return self.score(self.said(answers), truth)
 
 
 def generation(text: str, style: Style, max_tokens: int) -> Request:

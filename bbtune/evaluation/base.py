@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from bbtune.cost import Spent
 from bbtune.objective import Subset
-from bbtune.task.metrics import Metric
+from bbtune.task.metrics import Labels, Metric
 
 Split = Literal["train", "dev"]
 
@@ -39,6 +39,19 @@ class Scores:
     elapsed_s: float = 0.0
     unix_ms: int = 0
     spent: Spent = field(default_factory=Spent)
+
+
+@dataclass(frozen=True)
+class Marks:
+    """What P candidates get on each of N examples.
+
+    Attributes:
+        losses: (P, N).
+        predicted: (P, N), the label that is predicted, or the score of an answer in words.
+    """
+
+    losses: NDArray[np.float64]
+    predicted: Labels
 
 
 class Evaluator(Protocol):

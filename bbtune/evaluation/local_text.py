@@ -54,6 +54,11 @@ class LocalText:
         self._limit = getattr(card.config, "max_position_embeddings", None)
         self._threads = threads
 
+    @property
+    def chats(self) -> bool:
+        """Whether it was taught to chat."""
+        return bool(self._tokenizer.chat_template)
+
     def ask(self, requests: Sequence[Request], deadline: float | None = None) -> list[Answer]:
         """Answers in the order of the requests; equal requests are asked once.
 

@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from bbtune.objective import Objective
+from bbtune.evaluation.base import Marks
 from bbtune.seeds import generator
-from bbtune.task.metrics import Metric
+from bbtune.task.metrics import Labels, Metric
 
 Values = NDArray[np.float64]
-Score = Callable[[Sequence[int], Sequence[int]], NDArray[np.float32]]
+Mark = Callable[[Sequence[int], Sequence[int]], Marks]
 
 _CLEARLY = 2.0  # standard errors of the paired difference
 
@@ -29,29 +29,28 @@ class Race:
         self._block = block
         self._seed = seed
 
-    def run(self, score: Score, candidates: int, objective: Objective, metric: Metric) -> tuple[Values, Values, int]:
+    def run(self, mark: Mark, candidates: int, truth: Labels, metric: Metric) -> tuple[Values, Values, int]:
         """Losses (P,), metrics (P,) and the number of texts that were scored.
 
         A candidate that dropped out has the loss of the best plus its mean difference from it so far, and the metric
         of the examples that it was scored on.
 
         Args:
-            score: label logits (P', N', C) of some candidates on some examples, by index.
+            mark: marks (P', N') of some candidates on some examples, by index.
             candidates: P.
-            objective: of the examples N.
+            truth: (N,), what a perfect prediction is.
         """
-        labels = objective.labels
-        order = generator(self._seed, "race", len(labels)).permutation(len(labels))
-        losses = np.full((candidates, len(labels)), np.nan)
-        hits = np.zeros((candidates, len(labels)))
+        order = generator(self._seed, "race", len(truth)).permutation(len(truth))
+        losses = np.full((candidates, len(truth)), np.nan)
+        predicted = np.zeros((candidates, len(truth)))
         alive = np.arange(candidates)
-        for start in range(0, len(labels), self._block):
+        for start in range(0, len(truth), self._block):
             some = np.sort(order[start : start + self._block])
-            logits = score(alive.tolist(), some.tolist())
-            losses[np.ix_(alive, some)] = Objective(labels[some], objective.kind).each(logits)
-            hits[np.ix_(alive, some)] = logits.argmax(axis=-1)
+            marks = mark(alive.tolist(), some.tolist())
+            losses[np.ix_(alive, some)] = marks.losses
+            predicted[np.ix_(alive, some)] = marks.predicted
             alive = alive[~_clearly_worse(losses[alive][:, order[: start + self._block]])]
-        return _completed(losses), _metrics(metric, hits, losses, labels), int(np.isfinite(losses).sum())
+        return _completed(losses), _metrics(metric, predicted, losses, truth), int(np.isfinite(losses).sum())
 
 
 def _clearly_worse(losses: Values) -> NDArray[np.bool_]:
@@ -71,8 +70,6 @@ def _completed(losses: Values) -> Values:
     return np.asarray(best.mean() + np.nanmean(losses - best, axis=1))
 
 
-def _metrics(metric: Metric, predicted: Values, losses: Values, labels: NDArray[np.int64]) -> Values:
-    found = []
-    for row, known in zip(predicted, np.isfinite(losses), strict=True):
-        found.append(float(metric(labels[known], row[known].astype(np.int64))))
-    return np.array(found)
+def _metrics(metric: Metric, predicted: Values, losses: Values, truth: Labels) -> Values:
+    rows = zip(predicted, np.isfinite(losses), strict=True)
+    return np.array([float(metric(truth[known], row[known])) for row, known in rows])

@@ -1,4 +1,4 @@
-"""The evaluator of prompts in words: a text model is asked, label scores are read out of its answers."""
+"""The evaluator of prompts in words: a text model is asked, and its answers are read."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bbtune.cost import Spent
-from bbtune.endpoint.reading import Reader
-from bbtune.endpoint.request import Request, TextModel
+from bbtune.endpoint.reading import FreeForm, Reader
+from bbtune.endpoint.request import Answer, TextModel
 from bbtune.errors import EvaluationError
-from bbtune.evaluation.base import Scores, Split, label_metric
+from bbtune.evaluation.base import Marks, Scores, Split
 from bbtune.evaluation.race import Race
 from bbtune.objective import Objective, Subset
 from bbtune.prompts.text import TextPrompt, TextSpace
-from bbtune.task.metrics import Metric
-from bbtune.task.task import Example, label_array
+from bbtune.task.metrics import Labels, Metric
+from bbtune.task.task import Example, label_array, truth_array
 from bbtune.text_plan import TextPlan
 
 
@@ -55,7 +55,7 @@ class TextEvaluator:
     def __init__(
         self,
         model: TextModel,
-        reader: Reader,
+        reader: Reader | FreeForm,
         space: TextSpace,
         plan: TextPlan,
         metric: Metric,
@@ -96,42 +96,84 @@ class TextEvaluator:
         examples = self._examples[split]
         some = range(len(examples)) if subset is None else subset
         chosen = tuple(examples[i] for i in some)
-        objective = Objective(label_array(chosen), self._loss)
-        prompts = [self._space.prompt(one[0]) for one in z]
+        truth, prompts = truth_array(chosen), [self._space.prompt(one[0]) for one in z]
 
-        def score(which: Sequence[int], texts: Sequence[int]) -> NDArray[np.float32]:
-            return self._logits([prompts[p] for p in which], [chosen[i] for i in texts], deadline)
+        def mark(which: Sequence[int], texts: Sequence[int]) -> Marks:
+            return self._marks([prompts[p] for p in which], [chosen[i] for i in texts], deadline)
 
         if self._race is None or split != "train" or len(z) == 1:
-            logits = score(range(len(z)), range(len(chosen)))
-            loss, metric, count = (
-                objective(logits),
-                label_metric(self._metric, logits, objective.labels),
-                logits[..., 0].size,
-            )
+            marks = mark(range(len(z)), range(len(chosen)))
+            loss, count = marks.losses.mean(axis=1), marks.losses.size
+            metric = self._metric(np.broadcast_to(truth, marks.predicted.shape), marks.predicted)
         else:
-            loss, metric, count = self._race.run(score, len(z), objective, self._metric)
+            loss, metric, count = self._race.run(mark, len(z), truth, self._metric)
         return Scores(loss, metric, None, count, 0, spent=self._spent() - before)
+
+    def predicted(self, candidate: NDArray[np.float64], examples: Sequence[Example]) -> Labels:
+        """Labels, or scores of answers in words, (N,) of any examples under a candidate (1, D)."""
+        return np.asarray(self._marks([self._space.prompt(candidate[0])], examples).predicted[0])
 
     def label_logits(self, candidate: NDArray[np.float64], examples: Sequence[Example]) -> NDArray[np.float32]:
         """Label logits (N, C) of any examples under a candidate (1, D)."""
         return self.under(self._space.prompt(candidate[0]), examples)
 
     def under(self, prompt: TextPrompt, examples: Sequence[Example]) -> NDArray[np.float32]:
-        """Label logits (N, C) of any examples under a prompt."""
-        return np.asarray(self._logits([prompt], examples)[0])
+        """Label logits (N, C) of any examples under a prompt.
+
+        Raises:
+            EvaluationError: where answers are words.
+        """
+        if isinstance(self.reader, FreeForm):
+            raise EvaluationError("expected answers that are labels, got answers in words; read those with said()")
+        return np.asarray(self._logits(self.reader, [prompt], examples)[0])
+
+    def said(self, prompt: TextPrompt, examples: Sequence[Example]) -> list[str]:
+        """Answers in words to any examples under a prompt.
+
+        Raises:
+            EvaluationError: where answers are labels.
+        """
+        if not isinstance(self.reader, FreeForm):
+            raise EvaluationError("expected answers in words, got answers that are labels; read those with under()")
+        return [self.reader.said(answers) for answers in self._asked([prompt], examples)]
+
+    def _marks(
+        self, prompts: Sequence[TextPrompt], examples: Sequence[Example], deadline: float | None = None
+    ) -> Marks:
+        """Marks (P, N): the one place where labels and answers in words part."""
+        reader = self.reader
+        if isinstance(reader, FreeForm):
+            truths = [example.answer or "" for _ in prompts for example in examples]
+            found = zip(self._asked(prompts, examples, deadline), truths, strict=True)
+            scores = np.array([reader.read(answers, truth) for answers, truth in found], dtype=np.float64)
+            scores = scores.reshape(len(prompts), len(examples))
+            return Marks(1 - scores, scores)
+        logits = self._logits(reader, prompts, examples, deadline)
+        return Marks(Objective(label_array(examples), self._loss).each(logits), logits.argmax(axis=-1))
+
+    def _asked(
+        self, prompts: Sequence[TextPrompt], examples: Sequence[Example], deadline: float | None = None
+    ) -> list[list[Answer]]:
+        """Answers to what is asked about each example, those of the first prompt first; all goes out together."""
+        asked = [
+            self.reader.requests(prompt.render(example, self._space.characters), prompt.label_words)
+            for prompt in prompts
+            for example in examples
+        ]
+        answers = iter(self._model.ask([request for one in asked for request in one], deadline))
+        return [[next(answers) for _ in one] for one in asked]
 
     def _logits(
-        self, prompts: Sequence[TextPrompt], examples: Sequence[Example], deadline: float | None = None
+        self,
+        reader: Reader,
+        prompts: Sequence[TextPrompt],
+        examples: Sequence[Example],
+        deadline: float | None = None,
     ) -> NDArray[np.float32]:
-        """Label logits (P, N, C): all requests of a call go out together."""
-        asked: list[list[Request]] = []
-        for prompt in prompts:
-            texts = [prompt.render(example, self._space.characters) for example in examples]
-            asked += [self.reader.requests(text, prompt.label_words) for text in texts]
-        answers = iter(self._model.ask([request for one in asked for request in one], deadline))
+        """Label logits (P, N, C)."""
         words = [prompt.label_words for prompt in prompts for _ in examples]
-        found = [self.reader.read([next(answers) for _ in one], of) for one, of in zip(asked, words, strict=True)]
+        asked = self._asked(prompts, examples, deadline)
+        found = [reader.read(answers, of) for answers, of in zip(asked, words, strict=True)]
         self.notes.texts += len(found)
         self.notes.missing += sum(reading.missing for reading in found)
         self.notes.unmatched += sum(reading.unmatched for reading in found)

@@ -7,15 +7,19 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from bbtune.endpoint.abilities import Abilities, choose, explain
+from bbtune.endpoint.abilities import Abilities, choose, choose_free_form, explain
 from bbtune.endpoint.api_writer import ApiWriter
 from bbtune.endpoint.probe import probe
-from bbtune.endpoint.reading import LabelLogprobs, Reader
-from bbtune.endpoint.request import TextModel
+from bbtune.endpoint.reading import FreeForm, LabelLogprobs, Reader
+from bbtune.endpoint.request import Style, TextModel
+from bbtune.endpoint_spec import ANSWER_TOKENS
 from bbtune.evaluation.account import Account
 from bbtune.evaluation.instruction_writer import InstructionWriter
 from bbtune.evaluation.local_text import LocalText
+from bbtune.prompts.text import answer_of
 from bbtune.spec import BackboneSpec
+from bbtune.task.free_form import SCORES
+from bbtune.task.metrics import Metric
 from bbtune.task.task import Example
 from bbtune.task.verbalizer import Words
 from bbtune.text_plan import TextPlan
@@ -52,18 +56,28 @@ class TextModels:
         api = plan.spec.backbone.api
         return None if api is None else probe(self.scorer, api, plan.label_words).as_dict()
 
-    def reader(self, abilities: Mapping[str, Any] | None) -> tuple[Reader, list[str]]:
+    def reader(self, abilities: Mapping[str, Any] | None, metric: Metric) -> tuple[Reader | FreeForm, list[str]]:
         """The way to read answers, and why, in words.
 
         Args:
             abilities: what :meth:`probe` found.
+            metric: of the task.
         """
         plan = self._plan
         api = plan.spec.backbone.api
+        if metric.free_form:
+            return self._free_form(abilities, metric)
         if api is None or abilities is None:
             return LabelLogprobs("completion", _LOCAL_TOP), []
         asked = Abilities.from_dict(abilities), api, plan.label_words, plan.template.word_follows_space
         return choose(*asked), explain(*asked)
+
+    def _free_form(self, abilities: Mapping[str, Any] | None, metric: Metric) -> tuple[FreeForm, list[str]]:
+        api, score = self._plan.spec.backbone.api, SCORES[metric.name]
+        if api is not None and abilities is not None:
+            return choose_free_form(Abilities.from_dict(abilities), api, score)
+        chats = isinstance(self.scorer, LocalText) and self.scorer.chats
+        return FreeForm("chat" if chats else "completion", ANSWER_TOKENS, score), []
 
     def close(self) -> None:
         """Close what was opened."""
@@ -102,4 +116,4 @@ def _solved(train: Sequence[Example], words: Words) -> list[tuple[str, str]]:
         turn[example.label] = turn.get(example.label, 0) + 1
         order.append((turn[example.label], i))
     chosen = [train[i] for _, i in sorted(order)[:_SHOWN]]
-    return [(" ".join(example.fields().values()), words[example.label][0]) for example in chosen]
+    return [(" ".join(example.fields().values()), answer_of(example, words)) for example in chosen]

@@ -27,7 +27,7 @@ class TextPrompt:
     Attributes:
         preamble: instruction and demonstrations, with what separates them from the text; may be empty.
         template: of the text.
-        label_words: of each label.
+        label_words: of each label; none where answers are words.
     """
 
     preamble: str
@@ -96,11 +96,16 @@ class TextSpace:
         return TextPrompt("".join(f"{part}\n\n" for part in parts if part), template, words)
 
     def _solved(self, index: int, template: Template, words: Words) -> str:
-        """A train example with its label word."""
+        """A train example with its label word or answer."""
         example = self._train[index]
-        word = words[example.label][0]
-        whole = template.render(cut_fields(example, self.characters), word)
-        return whole if template.has_mask else f"{whole} {word}"
+        answer = answer_of(example, words)
+        whole = template.render(cut_fields(example, self.characters), answer)
+        return whole if template.has_mask else f"{whole} {answer}"
+
+
+def answer_of(example: Example, label_words: Words) -> str:
+    """The right answer to an example: its own, or the first word of its label."""
+    return label_words[example.label][0] if example.answer is None else example.answer
 
 
 def cut_fields(example: Example, characters: int) -> dict[str, str]:
@@ -116,7 +121,16 @@ def _cut(text: str, characters: int) -> str:
 
 
 def plain_instructions(label_words: Words) -> list[str]:
-    """Instructions that name the labels, for a job that gives none."""
+    """Instructions that name the labels, or ask for a short answer where there are none, for a job without any."""
+    if not label_words:
+        return [
+            "Answer the question.",
+            "Give a short answer.",
+            "Answer in as few words as possible.",
+            "Reply with the answer alone.",
+            "Read the text and answer with a word or two.",
+            "Say what the answer is, and nothing else.",
+        ]
     names = [words[0] for words in label_words]
     listed = f"{', '.join(names[:-1])} or {names[-1]}"
     return [
