@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bbtune.cost import Spent
-from bbtune.endpoint.request import Request
+from bbtune.endpoint.request import Request, Style
 from bbtune.endpoint.usage import Bound
 from bbtune.endpoint_spec import PriceSpec
 from bbtune.prompts.text import CHARACTERS, TextSpace, cut_fields
@@ -21,7 +21,7 @@ from bbtune.text_plan import TextPlan
 Count = Callable[[str], int]
 
 PROBE = Spent(22, 0, 900, 300)  # to find out what an endpoint does: hardly more, where it refuses much
-_AROUND = 12  # tokens that a chat template puts around a message
+_AROUND = {"chat": 32, "completion": 2}  # tokens that a template puts around a text: often a message of the system, too
 _CAUTION = 1.3  # tokens that are held back for the test split, in parts of what it should cost
 _RETRIES = 1.1  # requests
 
@@ -33,10 +33,11 @@ def count_roughly(text: str) -> int:
 
 @dataclass(frozen=True)
 class Asking:
-    """What one text takes: requests, and tokens of all their answers together."""
+    """What one text takes: requests in a style, and tokens of all their answers together."""
 
     requests: int = 1
     answer_tokens: int = 1
+    style: Style = "chat"
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ class Forecast:
         """
         total = _total(self._test(test))
         # A request is sent only where the most that it can cost is left, which is more than it will.
-        most = Bound().of(Request(" " * self._longest(test), "chat", self._asking.answer_tokens))
+        most = Bound().of(Request(" " * self._longest(test), self._asking.style, self._asking.answer_tokens))
         read = math.ceil(_CAUTION * max(total.input_tokens, seen * total.requests)) + most.input
         written = math.ceil(_CAUTION * total.output_tokens) + most.output
         return Spent(math.ceil(_RETRIES * total.requests), 0, read, written, self._dollars(read, written))
@@ -150,7 +151,7 @@ class Forecast:
 
     def _item(self, name: str, split: Volume, before: float, texts: int) -> Item:
         sent = texts * self._asking.requests
-        read = math.ceil(sent * (before + split.tokens + _AROUND))
+        read = math.ceil(sent * (before + split.tokens + _AROUND[self._asking.style]))
         return Item(name, texts, self._priced(sent, read, texts * self._asking.answer_tokens))
 
     def _priced(self, requests: int, read: int, written: int) -> Spent:
@@ -181,7 +182,10 @@ def held_back_for_embeddings(plan: SearchPlan, test: Volume) -> Spent:
     """What the search of a continuous prompt leaves to the dev and test splits, asked with and without the prompt."""
     requests = 2 * (test.texts + len(plan.dev))
     around = plan.spec.prompt.tokens or 0
-    tokens, api = math.ceil(_CAUTION * requests * (test.tokens + around + _AROUND)), plan.spec.backbone.api
+    tokens, api = (
+        math.ceil(_CAUTION * requests * (test.tokens + around + _AROUND["completion"])),
+        plan.spec.backbone.api,
+    )
     return Spent(requests, 0, tokens, requests, dollars(api.price if api else None, tokens, requests))
 
 

@@ -27,7 +27,7 @@ from bbtune.prompt_search import make_pool
 from bbtune.prompts.text import TextPrompt
 from bbtune.result import TuneResult
 from bbtune.search_plan import SearchPlan, tuned_layers
-from bbtune.spec import JobSpec, TextJob
+from bbtune.spec import MONEY, JobSpec, TextJob
 from bbtune.task.metrics import Metric
 from bbtune.task.task import Example
 from bbtune.task.template import Template
@@ -112,7 +112,8 @@ def _in_words(result: TuneResult, spec: TextJob, template: Template, opened: Exi
     metric = Metric(result.metric, len(result.labels))
     reading = result.reading
     shared: dict[str, Any] = {"kind": reading.kind, "template": template, "label_words": reading.label_words}
-    plan = TextPlan(spec=spec, train=(), dev=(), **shared)
+    free = spec.model_copy(update={"budget": spec.budget.model_copy(update=dict.fromkeys(MONEY))})  # caps are the run's
+    plan = TextPlan(spec=free, train=(), dev=(), **shared)
     models = TextModels(plan, Path(opened.enter_context(TemporaryDirectory())))
     opened.callback(models.close)
     reader, _ = models.reader(models.probe(), metric)

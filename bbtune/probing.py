@@ -7,6 +7,7 @@ from tempfile import TemporaryDirectory
 
 from bbtune.backbone.sources import read_model_card
 from bbtune.cost import Spent
+from bbtune.endpoint.request import Style
 from bbtune.endpoint_spec import ApiSpec
 from bbtune.errors import BackboneError, BbtuneError
 from bbtune.evaluation.text_models import TextModels
@@ -57,7 +58,8 @@ def forecast_text(plan: Plan, task: Task) -> str:
         raise BbtuneError("expected a search for a prompt in words with backbone.api: other jobs are not forecast")
     api = plan.spec.backbone.api
     count, how = _counter(plan.spec.backbone)
-    forecast = Forecast(plan, plan.space(), count, _asking(api, len(plan.label_words)))
+    most_words = max(sum(map(len, words)) for words in plan.every_words)
+    forecast = Forecast(plan, plan.space(), count, _asking(api, most_words))
     test = forecast.volume(task.test)
     items = forecast.items(test)
     total = Item("total", sum(item.texts for item in items), sum((item.spent for item in items), Spent()))
@@ -70,7 +72,7 @@ def forecast_text(plan: Plan, task: Task) -> str:
     budget = plan.spec.budget.model_dump(exclude_none=True)
     return "\n".join(
         [
-            f"{plan.spec.name}: at most {forecast.generations(test)} generations, nothing is sent; {how}",
+            f"{plan.spec.name}: at most {int(forecast.generations(test))} generations, nothing is sent; {how}",
             head,
             *rows,
             f"hard limits: {', '.join(f'{name} {limit:g}' for name, limit in budget.items())}",
@@ -80,11 +82,16 @@ def forecast_text(plan: Plan, task: Task) -> str:
     )
 
 
-def _asking(api: ApiSpec, labels: int) -> Asking:
-    """What a text takes: what the job demands, else what most endpoints can do, one token with log-probabilities."""
+def _asking(api: ApiSpec, words: int) -> Asking:
+    """What a text takes: an answer, what the job demands, else what most endpoints can do, one token and its chances.
+
+    Args:
+        words: of all labels; 0 where truths are text.
+    """
     if api.read == "prompt-logprobs":
-        return Asking(labels, labels)
-    return Asking(1, api.answer_tokens if api.read == "generated" else 1)
+        return Asking(words, words, "completion")
+    style: Style = "completion" if api.style == "completion" else "chat"
+    return Asking(1, api.answer_tokens if api.read == "generated" or not words else 1, style)
 
 
 def _counter(backbone: BackboneSpec) -> tuple[Count, str]:

@@ -14,10 +14,11 @@ from bbtune.backbone.memory import peak_memory
 from bbtune.build import limits, make_selection, make_text_search
 from bbtune.cost import Sizes, Spent
 from bbtune.endpoint.reading import FreeForm, Reader
+from bbtune.errors import BbtuneError, BudgetReached
 from bbtune.evaluation.text import TextEvaluator
 from bbtune.evaluation.text_models import TextModels
 from bbtune.forecast import Asking, Forecast, Volume, count_roughly
-from bbtune.journal import EndOfRecord, Journal, Record, Recorded
+from bbtune.journal import MONEY_REASONS, EndOfRecord, Journal, Record, Recorded
 from bbtune.loop import Generation, Ledger, run_search
 from bbtune.method import Fitted, Method
 from bbtune.plan import Reading
@@ -48,6 +49,7 @@ class TextTuning(Method):
         self._metric = metric
         self._journal = journal
         self._say = say
+        self._folder = folder
         self._test = test
         self._space = plan.space()
         self._models = TextModels(plan, folder)
@@ -57,16 +59,22 @@ class TextTuning(Method):
     def fit(self) -> Iterator[Generation | Fitted]:
         """The generations of the search."""
         spec, records = self._plan.spec, list(self._journal.records)
-        evaluator = self._found()
-        self._hold_back()
         writer = RecordedWriter(self._models.writer, records, self._journal)
         search = make_text_search(spec, self._space.choices, len(self._plan.train), writer)
+        evaluator = self._found()
+        self._hold_back()
         recorded = Recorded(evaluator, records, self._journal)
         ledger = Ledger(limits(spec), _sizes(len(self._plan.train), len(self._plan.dev)), recorded.began)
+        writer.deadline = ledger.deadline()
+        begun = False
         for event in run_search(search, recorded, ledger, make_selection(spec, search)):
             if isinstance(event, Generation):
+                begun = True
+                self._hold_back(event.cost.input_tokens / max(event.cost.requests, 1))
                 yield event
                 continue
+            if not begun and event.reason in MONEY_REASONS:
+                raise self._too_little(event.reason, "before the starting point was judged, with enough left to test")
             self._z = event.z
             self._models.purse.release_hold()
             self._tell_guesses(evaluator)
@@ -81,14 +89,6 @@ class TextTuning(Method):
         """Label logits (N, C) under the prompt that the search began with."""
         return self._found().label_logits(np.zeros_like(self._z), examples)
 
-    def paid(self) -> Spent:
-        """What was paid so far, in all sessions of the run."""
-        return self._models.purse.spent()
-
-    def peak_memory_mib(self) -> float:
-        """Highest memory so far of this process."""
-        return peak_memory(torch.device("cpu")) / 2**20
-
     def predicted(self, examples: Sequence[Example]) -> Labels:
         """Labels, or scores of answers in words, (N,) under the prompt that was handed out."""
         return self._found().predicted(self._z, examples)
@@ -96,6 +96,14 @@ class TextTuning(Method):
     def untouched_predicted(self, examples: Sequence[Example]) -> Labels:
         """As :meth:`predicted`, under the prompt that the search began with."""
         return self._found().predicted(np.zeros_like(self._z), examples)
+
+    def paid(self) -> Spent:
+        """What was paid so far, in all sessions of the run."""
+        return self._models.purse.spent()
+
+    def peak_memory_mib(self) -> float:
+        """Highest memory so far of this process."""
+        return peak_memory(torch.device("cpu")) / 2**20
 
     def close(self) -> None:
         """End what was opened."""
@@ -111,18 +119,30 @@ class TextTuning(Method):
             )
         return self._evaluator
 
-    def _hold_back(self) -> None:
-        """Leave enough for the test split, where the budget caps money."""
-        asked = self._found().reader.requests("", self._plan.label_words)
-        asking = Asking(len(asked), sum(request.max_tokens for request in asked))
+    def _too_little(self, reason: str, when: str) -> BbtuneError:
+        more = f"bbtune resume {self._folder} --set {reason}=MORE"
+        return BbtuneError(f"{reason} ended {when}; bbtune run JOB --dry-run tells what is needed; go on with: {more}")
+
+    def _hold_back(self, seen: float = 0.0) -> None:
+        """Leave enough for the test split, where the budget caps money.
+
+        Args:
+            seen: tokens in of a request of the search in the mean, once that is known.
+        """
+        reader = self._found().reader
+        asked = reader.requests("", self._plan.label_words)
+        asking = Asking(len(asked), sum(request.max_tokens for request in asked), reader.style)
         forecast = Forecast(self._plan, self._space, count_roughly, asking)
-        self._models.purse.hold_back(forecast.held_back(self._test))
+        self._models.purse.hold_back(forecast.held_back(self._test, seen))
 
     def _reader(self) -> Reader | FreeForm:
         """The way to read answers; what the endpoint can do is found out once in the life of a run."""
         record = self._journal.find("probe")
         if record is None:
-            record = {"event": "probe", "abilities": self._models.probe()}
+            try:
+                record = {"event": "probe", "abilities": self._models.probe()}
+            except BudgetReached as error:
+                raise self._too_little(error.reason, "while it was found out what the endpoint can do") from error
             self._journal.append(record)
         reader, sentences = self._models.reader(record["abilities"], self._metric)
         if self._journal.find("stop") is None:

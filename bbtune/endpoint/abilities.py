@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
@@ -96,7 +96,9 @@ class Abilities:
         return self._said(name, name, way is not None)
 
 
-def choose(abilities: Abilities, spec: ApiSpec, words: Words, follows_space: bool) -> Reader:
+def choose(
+    abilities: Abilities, spec: ApiSpec, words: Words, follows_space: bool, others: Sequence[Words] = ()
+) -> Reader:
     """The way to label scores: first tokens if they tell the labels apart, else prompts, else words that are said.
 
     Args:
@@ -104,11 +106,12 @@ def choose(abilities: Abilities, spec: ApiSpec, words: Words, follows_space: boo
         spec: of the job, which may demand a style or a way.
         words: of each label.
         follows_space: whether a space stands between the text and the word.
+        others: words that a search may choose instead, which have to be told apart, too.
 
     Raises:
         EndpointError: if what is demanded is not there.
     """
-    possible, reasons = _ways(abilities, spec, words, follows_space)
+    possible, reasons = _ways(abilities, spec, (words, *others), follows_space)
     if not possible:
         raise _impossible(spec, reasons)
     return possible[0]
@@ -151,10 +154,12 @@ def _no_style(spec: ApiSpec) -> str:
     return f"it does not answer in style {spec.style}"
 
 
-def explain(abilities: Abilities, spec: ApiSpec, words: Words, follows_space: bool) -> list[str]:
+def explain(
+    abilities: Abilities, spec: ApiSpec, words: Words, follows_space: bool, others: Sequence[Words] = ()
+) -> list[str]:
     """What was found, what is used, and why nothing better; raises as :func:`choose` does."""
-    reader = choose(abilities, spec, words, follows_space)
-    _, reasons = _ways(abilities, spec, words, follows_space)
+    reader = choose(abilities, spec, words, follows_space, others)
+    _, reasons = _ways(abilities, spec, (words, *others), follows_space)
     better = [reason for reason in reasons if not reason.startswith("generated")]
     demanded = spec.read != "auto" or spec.style != "auto"
     why = "as the job says" if demanded else "; ".join(better) if better else "the best way there is"
@@ -170,7 +175,7 @@ def _in_words(reader: Reader) -> str:
     return "generated: the words of the answer, matched to labels"
 
 
-def _ways(abilities: Abilities, spec: ApiSpec, words: Words, space: bool) -> tuple[list[Reader], list[str]]:
+def _ways(abilities: Abilities, spec: ApiSpec, every: Sequence[Words], space: bool) -> tuple[list[Reader], list[str]]:
     """What is possible, best first, and why the rest is not."""
     found: list[tuple[int, Reader]] = []
     reasons: list[str] = []
@@ -178,7 +183,7 @@ def _ways(abilities: Abilities, spec: ApiSpec, words: Words, space: bool) -> tup
     styles = _styles(abilities, spec)
     if not styles:
         return [], [_no_style(spec)]
-    apart = told_apart(words, pieces)
+    apart = all(told_apart(words, pieces) for words in every)
     if not apart:
         reasons.append("label-logprobs cannot tell labels apart whose words begin alike")
     for rank, style in enumerate(styles):
@@ -186,7 +191,7 @@ def _ways(abilities: Abilities, spec: ApiSpec, words: Words, space: bool) -> tup
         if not top:
             reasons.append(f"label-logprobs: {_NAMES[style]} come without log-probabilities")
         elif apart:  # with fewer tokens than labels, those of the prompt say more
-            found.append((rank if top >= len(words) else 3, LabelLogprobs(style, top, pieces)))
+            found.append((rank if top >= len(every[0]) else 3, LabelLogprobs(style, top, pieces)))
     how = abilities.prompt_logprobs or abilities.echo
     if how and "completion" in styles:
         found.append((2, PromptLogprobs("completion", how, space)))

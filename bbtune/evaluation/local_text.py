@@ -13,6 +13,7 @@ from torch import Tensor
 
 from bbtune.backbone.frozen import load_frozen
 from bbtune.backbone.sources import read_model_card
+from bbtune.endpoint.matching import bare
 from bbtune.endpoint.request import Answer, Request, Token
 from bbtune.errors import BackboneError, DeadlineReached, EndpointError
 from bbtune.evaluation.token_texts import TokenTexts
@@ -58,6 +59,13 @@ class LocalText:
     def chats(self) -> bool:
         """Whether it was taught to chat."""
         return bool(self._tokenizer.chat_template)
+
+    def first_pieces(self, words: Sequence[str], follows_space: bool) -> dict[str, str]:
+        """The first token, bare, of each word behind a text; of a word that begins with a mere space, none."""
+        space = " " if follows_space else ""
+        firsts = {word: self._tokenizer(f"{space}{word}", add_special_tokens=False)["input_ids"] for word in words}
+        pieces = {word: bare(self._texts[ids[0]]) for word, ids in firsts.items() if ids}
+        return {word: piece for word, piece in pieces.items() if piece and bare(word).startswith(piece)}
 
     def ask(self, requests: Sequence[Request], deadline: float | None = None) -> list[Answer]:
         """Answers in the order of the requests; equal requests are asked once.

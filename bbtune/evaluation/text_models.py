@@ -9,9 +9,11 @@ from typing import Any
 
 from bbtune.endpoint.abilities import Abilities, choose, choose_free_form, explain
 from bbtune.endpoint.api_writer import ApiWriter
+from bbtune.endpoint.matching import told_apart
 from bbtune.endpoint.probe import probe
-from bbtune.endpoint.reading import FreeForm, LabelLogprobs, Reader
+from bbtune.endpoint.reading import FreeForm, LabelLogprobs, PromptLogprobs, Reader
 from bbtune.endpoint.request import Style, TextModel
+from bbtune.endpoint.shown import PromptWay
 from bbtune.endpoint_spec import ANSWER_TOKENS
 from bbtune.evaluation.account import Account
 from bbtune.evaluation.instruction_writer import InstructionWriter
@@ -23,7 +25,7 @@ from bbtune.task.metrics import Metric
 from bbtune.task.task import Example
 from bbtune.task.verbalizer import Words
 from bbtune.text_plan import TextPlan
-from bbtune.text_search.writer import Ask, Writer
+from bbtune.text_search.writer import Ask, TimedWriter
 
 _LOCAL_TOP = 100  # of a model in this process
 _SHOWN = 5  # examples that a writer is shown
@@ -54,7 +56,7 @@ class TextModels:
         """What the endpoint can do, as plain data; None of a model in this process, which is known."""
         plan = self._plan
         api = plan.spec.backbone.api
-        return None if api is None else probe(self.scorer, api, plan.label_words).as_dict()
+        return None if api is None else probe(self.scorer, api, _together(plan.every_words)).as_dict()
 
     def reader(self, abilities: Mapping[str, Any] | None, metric: Metric) -> tuple[Reader | FreeForm, list[str]]:
         """The way to read answers, and why, in words.
@@ -67,10 +69,20 @@ class TextModels:
         api = plan.spec.backbone.api
         if metric.free_form:
             return self._free_form(abilities, metric)
+        space, (words, *others) = plan.template.word_follows_space, plan.every_words
         if api is None or abilities is None:
-            return LabelLogprobs("completion", _LOCAL_TOP), []
-        asked = Abilities.from_dict(abilities), api, plan.label_words, plan.template.word_follows_space
+            return self._local_reader(), []
+        asked = Abilities.from_dict(abilities), api, words, space, others
         return choose(*asked), explain(*asked)
+
+    def _local_reader(self) -> Reader:
+        """First tokens where they tell all labels apart, which a tokenizer that is here knows; else whole words."""
+        every, space = self._plan.every_words, self._plan.template.word_follows_space
+        asked = [word for of_label in _together(every) for word in of_label]
+        pieces = self.scorer.first_pieces(asked, space) if isinstance(self.scorer, LocalText) else {}
+        if len(pieces) == len(set(asked)) and all(told_apart(words, pieces) for words in every):
+            return LabelLogprobs("completion", _LOCAL_TOP, pieces)
+        return PromptLogprobs("completion", PromptWay("echo"), space)
 
     def _free_form(self, abilities: Mapping[str, Any] | None, metric: Metric) -> tuple[FreeForm, list[str]]:
         api, score = self._plan.spec.backbone.api, SCORES[metric.name]
@@ -85,12 +97,13 @@ class TextModels:
             self.scorer.close()
         self._account.close()
 
-    def _make_writer(self) -> Writer:
+    def _make_writer(self) -> TimedWriter:
         spec = self._plan.spec.method.writer
         if spec is None:
             raise ValueError("expected a job with method.writer, got none")
         if spec.api is not None:
-            return ApiWriter(self._account.endpoint(spec.api, 1), "chat", spec.max_tokens, spec.temperature)
+            style: Style = "completion" if spec.api.style == "completion" else "chat"
+            return ApiWriter(self._account.endpoint(spec.api, 1), style, spec.max_tokens, spec.temperature)
         shown = _solved(self._plan.train, self._plan.label_words)
         return InstructionWriter(BackboneSpec(model=spec.model), spec, shown, self._plan.spec.seed)
 
@@ -98,14 +111,19 @@ class TextModels:
 class _Later:
     """A writer that is made when it is first asked: a replay does not need it."""
 
-    def __init__(self, make: Callable[[], Writer]) -> None:
+    def __init__(self, make: Callable[[], TimedWriter]) -> None:
         self._make = make
-        self._writer: Writer | None = None
+        self._writer: TimedWriter | None = None
 
-    def write(self, asks: Sequence[Ask]) -> list[str]:
+    def write(self, asks: Sequence[Ask], deadline: float | None = None) -> list[str]:
         """One text for each ask."""
         self._writer = self._writer or self._make()
-        return self._writer.write(asks)
+        return self._writer.write(asks, deadline)
+
+
+def _together(every: Sequence[Words]) -> Words:
+    """All words of each label."""
+    return tuple(tuple(dict.fromkeys(word for words in of for word in words)) for of in zip(*every, strict=True))
 
 
 def _solved(train: Sequence[Example], words: Words) -> list[tuple[str, str]]:
