@@ -100,10 +100,6 @@ class Forecast:
         written = math.ceil(_CAUTION * total.output_tokens) + most.output
         return Spent(math.ceil(_RETRIES * total.requests), 0, read, written, self._dollars(read, written))
 
-    def least(self, test: Volume) -> Spent:
-        """What the starting point, judged on dev, and the test split take."""
-        return _total(self._search(0)) + self.held_back(test)
-
     def generations(self, test: Volume) -> float:
         """How many the budget holds, each with a new prompt for dev to judge; seconds are not foreseen.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -129,11 +130,14 @@ class TextTuning(Method):
         Args:
             seen: tokens in of a request of the search in the mean, once that is known.
         """
+        self._models.purse.hold_back(self._forecast.held_back(self._test, seen))
+
+    @cached_property
+    def _forecast(self) -> Forecast:
         reader = self._found().reader
         asked = reader.requests("", self._plan.label_words)
         asking = Asking(len(asked), sum(request.max_tokens for request in asked), reader.style)
-        forecast = Forecast(self._plan, self._space, count_roughly, asking)
-        self._models.purse.hold_back(forecast.held_back(self._test, seen))
+        return Forecast(self._plan, self._space, count_roughly, asking)
 
     def _reader(self) -> Reader | FreeForm:
         """The way to read answers; what the endpoint can do is found out once in the life of a run."""

@@ -86,7 +86,7 @@ class PhraseWriter:
     def __init__(self) -> None:
         self.calls: list[list[Ask]] = []
 
-    def write(self, asks: Sequence[Ask]) -> list[str]:
+    def write(self, asks: Sequence[Ask], deadline: float | None = None) -> list[str]:
         """One text for each ask; an empty one where the vector has nothing above 0."""
         self.calls.append(list(asks))
         return [self._text(ask) for ask in asks]

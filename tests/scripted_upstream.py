@@ -221,6 +221,11 @@ class ScriptedUpstream(Service):
                 self.held.release()
             return self._left >= 0
 
+    def hold_after(self, answers: int) -> None:
+        """Be silent after so many more."""
+        with self.lock:
+            self._left = answers
+
     def answer_again(self) -> None:
         """Hold nothing from now on."""
         with self.lock:

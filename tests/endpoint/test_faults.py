@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from fault_proxy import Fault, FaultProxy
+from logged import everything_logged
 from paid import PRICE, paid, questions
 from scripted_upstream import ScriptedUpstream, body_hash, llama, words
 
@@ -150,21 +151,6 @@ def test_after_kill_9_nothing_is_bought_twice_and_what_was_in_flight_counts_in_f
             assert endpoint.purse.spent().requests == number + flying
         assert set(upstream.answered.values()) == {1}
         assert upstream.requests == number
-
-
-@contextmanager
-def everything_logged(path: Path) -> Iterator[None]:
-    """What any library says, down to its debugging, in a file."""
-    log, root = logging.FileHandler(path), logging.getLogger()
-    level = root.level
-    root.addHandler(log)
-    root.setLevel(logging.DEBUG)
-    try:
-        yield
-    finally:
-        root.setLevel(level)
-        root.removeHandler(log)
-        log.close()
 
 
 def test_the_key_is_nowhere_on_disk_whatever_fails_and_whoever_shows_it(tmp_path, monkeypatch):
