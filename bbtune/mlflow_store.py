@@ -1,4 +1,4 @@
-"""MLflow, the only file that imports it: a client that is patient for seconds, and whose faults are in words."""
+"""MLflow as a record of runs: a client that is patient for seconds, and whose faults are in words."""
 
 from __future__ import annotations
 
