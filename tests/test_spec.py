@@ -129,7 +129,11 @@ def test_an_empty_job_lacks_its_three_sections() -> None:
         ({"task.label_words": ["a", ["b", " "]]}, 'task.label_words[1]: expected a word, got " "'),
         ({"task.label_words": ["a", True]}, "task.label_words[1]: expected a valid string, got true; YAML reads bare"),
         ({"task.holdout": 1.0}, "task.holdout: expected less than 1, got 1.0"),
-        ({"task.metric": "acc"}, "task.metric: expected 'accuracy', 'macro_f1', 'f1' or 'matthews', got \"acc\""),
+        (
+            {"task.metric": "acc"},
+            "task.metric: expected 'accuracy', 'macro_f1', 'f1', 'matthews', 'exact_match', 'token_f1' or 'regex', got "
+            '"acc"',
+        ),
         (
             {"backbone.model": "minilm"},
             "backbone.model: expected hf:NAME, path:DIR_OR_GGUF, package:NAME or cache:NAME",
