@@ -135,8 +135,12 @@ class Pace:
 
 def describe(event: Generation) -> str:
     """One generation in a line."""
-    where = f"layer {event.layers[0]}" if len(event.layers) == 1 else "all layers" if event.layers else "start"
-    loss = f"best loss {event.best_loss:.4f}" if event.best_loss is not None else "no loss yet"
+    where = f"layer {event.layers[0]}" if len(event.layers) == 1 else "all layers" if event.layers else "words"
+    if event.number == 0:
+        where = "start"
+    loss = "no loss yet" if event.number == 0 else "losses of parts"  # which cannot be compared
+    if event.best_loss is not None:
+        loss = f"best loss {event.best_loss:.4f}"
     return (
         f"generation {event.number} ({where})  {loss}  dev {event.dev_metric:.3f}  {event.cost.evaluations} evaluations"
     )

@@ -47,13 +47,13 @@ class Point:
     layer_forwards: int
     backward_examples: int
     seconds: float
-    requests: int
-    cached: int
-    input_tokens: int
-    output_tokens: int
-    dollars: float
     best_loss: float | None
     dev: float
+    requests: int = 0
+    cached: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    dollars: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
@@ -33,6 +35,17 @@ def paid(
 def questions(number: int, style: Any = "chat", **more: Any) -> list[Request]:
     """Different requests."""
     return [Request(f"Is the parcel number {n} late?", style, max_tokens=2, **more) for n in range(number)]
+
+
+def on_disk(folder: Path) -> dict[Path, bytes]:
+    """What all files below a folder hold; answers, which are kept compressed, in plain beside it."""
+    found = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    for path, whole in found.items():
+        if path.stem == "answers" and whole.startswith(b"SQLite format 3"):
+            with closing(sqlite3.connect(path)) as link:
+                rows = link.execute("SELECT key, raw FROM answers").fetchall()
+            found[path] = whole + b"".join(key.encode() + zlib.decompress(raw) for key, raw in rows)
+    return found
 
 
 class Clock:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from bbtune.compare.runs import Run, model_name, tasks_of
+from bbtune.cost import Spent
 from bbtune.loop import Cost
 from bbtune.result import Scored
 from bbtune.seeds import generator
@@ -187,7 +188,6 @@ def _majority(run: Run) -> Run:
     return _untuned(run, MAJORITY, run.scores["majority"], changes)
 
 
-def _zero_shot(run: Run) -> Run:
 def _best_constant(run: Run) -> Labels:
     """Labels, or scores of answers in words, (N,) if the answer is always the same."""
     if run.metric.free_form:
@@ -196,11 +196,12 @@ def _best_constant(run: Run) -> Labels:
     return constants[int(np.argmax([run.metric(run.truth, constant) for constant in constants]))]
 
 
+def _zero_shot(run: Run) -> Run:
     none = replace(run.gain, value=0.0, low=0.0, high=0.0)
     changes = {"predicted": {**run.predicted, "tuned": run.zero_shot}, "gain": none}
     return _untuned(run, ZERO_SHOT, run.scores["zero_shot"], changes)
 
 
 def _untuned(run: Run, method: str, scored: Scored, changes: Mapping[str, Any]) -> Run:
-    nothing: dict[str, Any] = {"curve": (), "cost": Cost(), "parameters": 0, "peak_memory_mib": 0.0}
+    nothing: dict[str, Any] = {"curve": (), "cost": Cost(), "paid": Spent(), "parameters": 0, "peak_memory_mib": 0.0}
     return replace(run, method=method, scores={**run.scores, "tuned": scored}, **nothing, **changes)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from bbtune.cost import Spent
 from bbtune.errors import BbtuneError
 from bbtune.jobfile import load_job
 from bbtune.journal import array_digest
@@ -25,7 +26,7 @@ class Run:
 
     Attributes:
         name: of the job; method: short; model: of the backbone, as the job names it.
-        seeds, scores, gain, predicted, curve, fingerprints: as in :class:`bbtune.result.TuneResult`.
+        seeds, scores, gain, predicted, curve, paid, fingerprints: as in :class:`bbtune.result.TuneResult`.
     """
 
     folder: Path
@@ -40,6 +41,7 @@ class Run:
     predicted: Arrays
     curve: tuple[Point, ...]
     cost: Cost
+    paid: Spent
     parameters: int
     peak_memory_mib: float
     fingerprints: dict[str, str]

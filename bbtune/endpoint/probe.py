@@ -18,7 +18,13 @@ from bbtune.task.verbalizer import Words
 _PROMPT = "Last week my neighbour told me about"  # goes on in many ways, so that neighbouring values differ
 _OTHER = "One, two, three, four,"
 _ONLY = "only with completions"
-_TOPS = (100, 20, 5, 0)  # vLLM takes as many as it is set to, OpenAI's chat 20, its completions 5
+_TOPS = (
+    1000,
+    100,
+    20,
+    5,
+    0,
+)  # llama.cpp takes any number, vLLM as many as it is set to, OpenAI's chat 20, its completions 5
 _TOKENS = 4
 _DRAWN = 12
 _KEY = (401, 403)

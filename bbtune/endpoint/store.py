@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 from pathlib import Path
 
 from bbtune.endpoint.answers import read_answer
@@ -12,7 +13,7 @@ from bbtune.endpoint.request import Answer
 from bbtune.endpoint.usage import Tokens
 from bbtune.errors import EndpointError
 
-_SCHEMA = "CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, raw TEXT, input INTEGER, output INTEGER)"
+_SCHEMA = "CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, raw BLOB, input INTEGER, output INTEGER)"
 
 
 class AnswerStore:
@@ -41,8 +42,8 @@ class AnswerStore:
             return None
         raw, *used = row
         try:
-            return read_answer(json.loads(raw), Tokens(*used), cached=True)
-        except (Failure, ValueError, TypeError) as error:
+            return read_answer(json.loads(zlib.decompress(raw)), Tokens(*used), cached=True)
+        except (Failure, ValueError, TypeError, zlib.error) as error:
             raise EndpointError(f"{self._database.path}: it is damaged; {self._advice}") from error
 
     def put(self, key: str, answer: Answer) -> None:
@@ -51,7 +52,8 @@ class AnswerStore:
         Raises:
             EndpointError: if the file cannot be written.
         """
-        row = (key, json.dumps(answer.raw), answer.input_tokens, answer.output_tokens)
+        raw = zlib.compress(json.dumps(answer.raw).encode())  # a thousand tokens beside each one are 100 kB
+        row = (key, raw, answer.input_tokens, answer.output_tokens)
         with self._database.open() as link:
             link.execute("INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?)", row)
 

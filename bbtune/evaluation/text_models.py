@@ -27,7 +27,7 @@ from bbtune.task.verbalizer import Words
 from bbtune.text_plan import TextPlan
 from bbtune.text_search.writer import Ask, TimedWriter
 
-_LOCAL_TOP = 100  # of a model in this process
+_LOCAL_TOP = 1000  # of a model in this process
 _SHOWN = 5  # examples that a writer is shown
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from fault_proxy import Fault, FaultProxy
 from logged import everything_logged
-from paid import PRICE, paid, questions
+from paid import PRICE, on_disk, paid, questions
 from scripted_upstream import ScriptedUpstream, body_hash, llama, words
 
 from bbtune.cost import Spent
@@ -178,7 +178,8 @@ def test_the_key_is_nowhere_on_disk_whatever_fails_and_whoever_shows_it(tmp_path
         assert proxy.done["wrong-key"]
     assert errors
     assert not any(KEY in f"{error!s} {error!r}" for error in errors)
-    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    files = on_disk(tmp_path)
     assert {"purse.db", "answers.db", "all.log"} <= {path.name for path in files}
+    assert any(b"Your key is ***." in content for content in files.values())
     assert "HTTP Request" in (tmp_path / "all.log").read_text()
-    assert not [path for path in files if KEY.encode() in path.read_bytes()]
+    assert not [path for path, content in files.items() if KEY.encode() in content]

@@ -23,6 +23,7 @@ from bbtune.spec import BackboneSpec
 
 SPEC = ApiSpec(base_url="http://127.0.0.1:1/v1", model="m")
 WORDS = (("bad",), ("great",))
+VOCABULARY = 366  # of the tiny model, all of which fits into what is asked for
 
 Change = Callable[[Request, Callable[[Request], Answer]], Answer]
 
@@ -91,7 +92,7 @@ def at_most(top: int) -> Change:
 def test_a_model_that_does_what_is_asked_is_found_to(model: LocalText) -> None:
     asked = Changed(model, unchanged)
     found = probe(asked, SPEC, WORDS)
-    assert (found.completion, found.completion_top, found.chat) == (True, 100, False)
+    assert (found.completion, found.completion_top, found.chat) == (True, VOCABULARY, False)
     assert (found.echo, found.prompt_logprobs) == (PromptWay("echo"), PromptWay("prompt_logprobs"))
     assert (found.seeds, found.repeatable, found.lists, found.prompt_embeds) == (True, True, False, None)
     assert "chat template" in dict(found.reasons)["chat"]
@@ -108,7 +109,7 @@ def test_logprobs_that_are_ignored_are_not_believed(model: LocalText) -> None:
 
 def test_an_echo_that_is_ignored_is_not_taken_for_one(model: LocalText) -> None:
     found = probe(Changed(model, ignores_extras), SPEC, WORDS)
-    assert (found.completion_top, found.echo, found.prompt_logprobs) == (100, None, None)
+    assert (found.completion_top, found.echo, found.prompt_logprobs) == (VOCABULARY, None, None)
 
 
 @pytest.mark.parametrize("shift", [1, -1])

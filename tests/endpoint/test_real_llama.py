@@ -19,7 +19,7 @@ from bbtune.endpoint.serve import LocalServer
 from bbtune.evaluation.local_text import LocalText
 from bbtune.spec import BackboneSpec
 
-READER = LabelLogprobs("completion", 100)
+READER = LabelLogprobs("completion", 1000)
 
 
 @pytest.fixture
@@ -30,12 +30,12 @@ def llama(llama_server: LocalServer, tmp_path: Path) -> Iterator[Endpoint]:
 
 def test_it_gives_logprobs_in_both_styles_and_ignores_the_rest(llama: Endpoint) -> None:
     found = probe(llama, llama.spec, TOPICS)
-    assert (found.chat, found.completion, found.chat_top, found.completion_top) == (True, True, 100, 100)
+    assert (found.chat, found.completion, found.chat_top, found.completion_top) == (True, True, 1000, 1000)
     assert (found.echo, found.prompt_logprobs, found.lists) == (None, None, False)
     assert (found.seeds, found.rate_limits) == (True, ())
     assert "answered, but not all of their tokens are counted" in dict(found.reasons)["lists"]
     assert dict(found.pieces)["billing"] == "billing"
-    assert choose(found, llama.spec, TOPICS, True) == LabelLogprobs("completion", 100, dict(found.pieces))
+    assert choose(found, llama.spec, TOPICS, True) == LabelLogprobs("completion", 1000, dict(found.pieces))
     assert explain(found, llama.spec, TOPICS, True)[-1].startswith(
         "used: label-logprobs: the first token of completions"
     )
