@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import mlflow
@@ -105,12 +105,9 @@ class TextSearchOptimizer(BasePromptOptimizer):  # type: ignore[misc]  # MLflow 
         best: Prompts = dict(target_prompts)
         for turn, (name, (search, library)) in enumerate(searches.items()):
             evaluator = PromptEvaluator(scored, best, name, targets[name], library)
-            selection = Selection(search.incumbent)
-            sizes = Sizes(len(train_data), len(train_data), (0,), 0)
-            for event in run_search(search, evaluator, Ledger(Limits(evaluations=share), sizes), selection):
-                best = evaluator.prompts(selection.z)
-                if enable_tracking and isinstance(event, Generation):
-                    _log_best(scored, best, turn * share + event.cost.evaluations)
+            for best, evaluations in _bests(search, evaluator, share, len(train_data)):
+                if enable_tracking:
+                    _log_best(scored, best, turn * share + evaluations)
         return PromptOptimizerOutput(
             optimized_prompts=best,
             initial_eval_score=scored.mean(target_prompts),
@@ -157,6 +154,15 @@ class TextSearchOptimizer(BasePromptOptimizer):  # type: ignore[misc]  # MLflow 
         settings = {**self._method.model_dump(include={"search", "population", "minibatch"}), "seed": self._seed}
         settings |= {"evaluations": self._evaluations, "writer": self._writer is not None}
         _logged(lambda: mlflow.log_params({f"bbtune.{name}": value for name, value in settings.items()}))
+
+
+def _bests(search: Search, evaluator: PromptEvaluator, evaluations: int, train: int) -> Iterator[tuple[Prompts, int]]:
+    """The best prompts so far, and the candidates scored by then, after every generation of a search."""
+    selection = Selection(search.incumbent)
+    ledger = Ledger(Limits(evaluations=evaluations), Sizes(train, train, (0,), 0))
+    for event in run_search(search, evaluator, ledger, selection):
+        if isinstance(event, Generation):
+            yield evaluator.prompts(selection.z), event.cost.evaluations
 
 
 def _log_best(scored: ScoredPrompts, best: Prompts, evaluations: int) -> None:
