@@ -70,9 +70,10 @@ def forecast_text(plan: Plan, task: Task) -> str:
         for item in [*items, total]
     ]
     budget = plan.spec.budget.model_dump(exclude_none=True)
+    most = "about" if {"tokens", "dollars"} & set(budget) else "at most"  # a request may cost less than is foreseen
     return "\n".join(
         [
-            f"{plan.spec.name}: at most {int(forecast.generations(test))} generations, nothing is sent; {how}",
+            f"{plan.spec.name}: {most} {int(forecast.generations(test))} generations, nothing is sent; {how}",
             head,
             *rows,
             f"hard limits: {', '.join(f'{name} {limit:g}' for name, limit in budget.items())}",

@@ -93,9 +93,14 @@ class FaultProxy(Service):
         self.done: Counter[str] = Counter()
         self.lost: Counter[str] = Counter()
         self.lost_input = self.lost_output = 0
-        self._faults = [*shares, "none"]
-        self._weights = [*shares.values(), 1 - sum(shares.values())]
+        self.spoil(shares)
         self._rng = random.Random(seed)
+
+    def spoil(self, shares: Mapping[Fault, float]) -> None:
+        """Meet other faults from now on."""
+        with self.lock:
+            self._faults = [*shares, "none"]
+            self._weights = [*shares.values(), 1 - sum(shares.values())]
 
     @property
     def requests(self) -> int:

@@ -221,6 +221,12 @@ class ScriptedUpstream(Service):
                 self.held.release()
             return self._left >= 0
 
+    def begin_to_count(self) -> Counter[str]:
+        """Count anew; returns what was answered so far."""
+        with self.lock:
+            before, self.answered = self.answered, Counter()
+        return before
+
     def hold_after(self, answers: int) -> None:
         """Be silent after so many more."""
         with self.lock:

@@ -1,0 +1,471 @@
+"""Whole searches for a prompt in words against an API: cut, faulty, dear, and still exact."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fault_proxy import Fault, FaultProxy
+from logged import everything_logged
+from records import recorded
+from scripted_upstream import Body, ScriptedUpstream
+from small_task import TEXTS
+from text_runs import MakeTextJob, answers_of, check_same, job_of, judge, scores_in, trace
+from views import Witness, interrupt
+
+from bbtune import api, cli
+from bbtune.endpoint.pace import Pace
+from bbtune.errors import BbtuneError, EndpointError
+from bbtune.evaluation.local_text import LocalText
+from bbtune.journal import read_journal
+from bbtune.predictor import Predictor
+from bbtune.result import TuneResult
+from bbtune.spec import BackboneSpec, TextJob
+
+FAULTS: dict[Fault, float] = {"429-retry-after": 0.02, "429": 0.02, "500": 0.02, "slow": 0.01}
+FAULTS |= {"cut": 0.02, "garbage": 0.02}
+PRICE = {"input": 150.0, "output": 600.0}
+
+
+@pytest.fixture(autouse=True)
+def _apart(tmp_path, monkeypatch):
+    """A cache of its own for every test, and no plots."""
+    monkeypatch.setenv("BBTUNE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("bbtune.session.plot_run", lambda *_: None)
+
+
+@pytest.fixture
+def upstream() -> Iterator[ScriptedUpstream]:
+    with ScriptedUpstream(script=judge) as server:
+        yield server
+
+
+@pytest.fixture
+def job(tiny_task, upstream) -> MakeTextJob:
+    """Jobs that ask the upstream."""
+    return lambda **parts: job_of(tiny_task, upstream.url, **parts)
+
+
+def fresh_cache(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    monkeypatch.setenv("BBTUNE_CACHE", str(folder))
+
+
+@contextmanager
+def at(upstream: ScriptedUpstream, address: str) -> Iterator[None]:
+    """Endpoints connect to another address than the job names: the place of a run decides its record."""
+    with pytest.MonkeyPatch.context() as patch:
+        from bbtune.endpoint.client import Client
+
+        begin = Client.__init__
+
+        def moved(self: Client, base_url: str, *rest: Any) -> None:
+            begin(self, address if base_url == upstream.url else base_url, *rest)
+
+        patch.setattr(Client, "__init__", moved)
+        yield
+
+
+def test_over_a_faulty_line_a_run_finds_what_it_finds_over_a_clean_one(job, upstream, tmp_path, monkeypatch):
+    clean = api.run(job(), tmp_path / "clean")
+    fresh_cache(monkeypatch, tmp_path / "other-cache")
+    with FaultProxy(upstream.url, FAULTS, seed=3) as proxy, at(upstream, proxy.url):
+        found = api.run(job(backbone={"api": {"attempts": 12}}), tmp_path / "faulty")
+        assert all(proxy.done[fault] for fault in FAULTS)
+        assert found.paid.requests == proxy.requests
+    check_same(tmp_path / "clean", tmp_path / "faulty")
+    assert clean.stop_reason == found.stop_reason == "budget.evaluations"
+    assert found.paid.requests > clean.paid.requests
+    assert found.gain.value > 0
+
+
+MANY = {"evaluations": 400}
+CAPS: list[tuple[str, float, Any]] = [
+    ("requests", 90, lambda upstream: upstream.requests),
+    ("tokens", 5000, lambda upstream: upstream.input + upstream.output),
+    ("dollars", 0.8, lambda upstream: (150 * upstream.input + 600 * upstream.output) / 1e6),
+]
+
+
+@pytest.mark.parametrize(("cap", "most", "charged"), CAPS, ids=[cap for cap, _, _ in CAPS])
+@pytest.mark.parametrize("style", ["completion", "chat"])
+def test_a_cap_on_money_holds_and_leaves_enough_for_the_test_split(style, cap, most, charged, job, upstream, tmp_path):
+    more = {"style": style, "price": PRICE}
+    result = api.run(job(budget={**MANY, cap: most}, backbone={"api": more}), tmp_path / "run")
+    assert result.stop_reason == f"budget.{cap}"
+    assert charged(upstream) <= most + 1e-9
+    assert result.paid.requests == upstream.requests
+    assert (result.paid.input_tokens, result.paid.output_tokens) == (upstream.input, upstream.output)
+    assert len(trace(tmp_path / "run")) > 3  # generations among them
+    assert len(result.predicted["tuned"]) == 8
+
+
+def test_without_a_cache_enough_is_left_to_ask_the_dev_split_again(job, upstream, tmp_path):
+    spec = job(budget={**MANY, "requests": 130}, backbone={"api": {"cache": False}})
+    assert api.run(spec, tmp_path / "run").stop_reason == "budget.requests"
+    assert upstream.requests <= 130
+
+
+@pytest.mark.parametrize(("cap", "most"), [("examples", 100), ("evaluations", 9), ("seconds", 0.3)])
+def test_a_cap_on_work_holds(cap, most, job, tmp_path):
+    result = api.run(job(budget={"evaluations": None, cap: most}), tmp_path / "run")
+    assert result.stop_reason == f"budget.{cap}"
+    assert 0 < getattr(result.cost, cap) <= most
+    assert api.resume(tmp_path / "run").cost == result.cost
+
+
+def test_the_seconds_end_a_generation_whose_instructions_are_being_written(job, upstream, tmp_path, monkeypatch):
+    """The writer's endpoint is down, and would be asked for a minute."""
+    with FaultProxy(upstream.url, {"429": 1.0}) as down:
+        api_ = {"base_url": down.url, "model": "tiny", "patience_s": 60.0}
+        spec = job(budget={"evaluations": None, "seconds": 1.5}, method={"writer": {"api": api_}})
+        assert api.run(spec, tmp_path / "run").stop_reason == "budget.seconds"
+        assert down.requests > 0
+    assert trace(tmp_path / "run")[-1][-1] == "budget.seconds"
+
+
+def check_goes_on(folder: Path, cap: str) -> None:
+    """Resume as the error says."""
+    with pytest.raises(BbtuneError, match=rf"budget\.{cap} ended .*bbtune resume \S+ --set budget\.{cap}=MORE"):
+        api.resume(folder)
+    assert api.resume(folder, [f"budget.{cap}=400"]).paid.requests <= 400
+
+
+@pytest.mark.parametrize("least", [5, 33])
+def test_a_budget_too_small_to_begin_is_said_and_a_larger_one_goes_on(least, job, upstream, tmp_path):
+    with pytest.raises(BbtuneError, match=r"budget\.requests ended (while it was found out|before the starting)"):
+        api.run(job(budget={"requests": least}), tmp_path / "run")
+    assert upstream.requests <= least
+    check_goes_on(tmp_path / "run", "requests")
+    api.run(job(), tmp_path / "whole")
+    check_same(tmp_path / "run", tmp_path / "whole")
+
+
+def test_a_line_that_eats_what_was_left_for_the_test_split_is_said_and_a_larger_budget_goes_on(
+    job, upstream, tmp_path, monkeypatch
+):
+    spec = job(budget={"requests": 110}, backbone={"api": {"attempts": 60}})
+    api.run(spec.model_copy(update={"budget": job().budget}), tmp_path / "whole")
+    fresh_cache(monkeypatch, tmp_path / "other-cache")
+    with FaultProxy(upstream.url, {"429": 0.0}) as proxy, at(upstream, proxy.url):
+
+        class Spoiling(Witness):
+            def say(self, text: str) -> None:
+                if text.startswith("scoring"):
+                    proxy.spoil({"429": 0.8})
+
+        with pytest.raises(BbtuneError, match=r"budget\.requests ended while the test split was scored"):
+            api.run(spec, tmp_path / "run", Spoiling())
+        assert proxy.requests <= 110
+        proxy.spoil({})
+        check_goes_on(tmp_path / "run", "requests")
+    search = trace(tmp_path / "run")[:-1]
+    assert search == trace(tmp_path / "whole")[: len(search)]
+
+
+CHILD = """
+import sys
+import bbtune.session
+from bbtune.cli import main
+
+bbtune.session.plot_run = lambda *_: None
+{also}
+sys.argv[0] = "bbtune"
+main()
+"""
+# Ends itself once it has kept an answer, before it has been settled.
+BETWEEN = """
+import os
+from bbtune.endpoint.purse import Purse
+
+settle, count = Purse.settle, [0]
+
+def killed(self, ticket, used):
+    count[0] += 1
+    if count[0] == {number}:
+        os.kill(os.getpid(), 9)
+    settle(self, ticket, used)
+
+Purse.settle = killed
+"""
+
+
+def child(spec: TextJob, folder: Path, also: str = "") -> subprocess.Popen[bytes]:
+    """``bbtune run`` in a process of its own."""
+    file = folder.with_suffix(".yaml")
+    file.write_text(spec.to_yaml())
+    arguments = [sys.executable, "-c", CHILD.format(also=also), "run", str(file), "--out", str(folder)]
+    return subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def killed_while_it_waits(upstream: ScriptedUpstream, spec: TextJob, folder: Path, after: int) -> int:
+    """Kill a run once all that it has in flight is held; returns how much that is."""
+    upstream.hold_after(after)
+    process = child(spec, folder)
+    flying = spec.backbone.api.concurrency
+    assert all(upstream.held.acquire(timeout=120) for _ in range(flying))
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    upstream.answer_again()
+    return flying
+
+
+@pytest.mark.parametrize(
+    "after", [30, pytest.param(5, marks=pytest.mark.slow), pytest.param(70, marks=pytest.mark.slow)]
+)
+def test_after_kill_9_a_run_finds_the_same_and_buys_nothing_twice(after, job, upstream, tmp_path, monkeypatch):
+    whole = api.run(job(), tmp_path / "whole")
+    fresh_cache(monkeypatch, tmp_path / "other-cache")
+    once = upstream.begin_to_count()
+    flying = killed_while_it_waits(upstream, job(backbone={"api": {"concurrency": 3}}), tmp_path / "cut", after)
+    assert upstream.requests == after
+    resumed = api.resume(tmp_path / "cut")
+    check_same(tmp_path / "cut", tmp_path / "whole")
+    assert upstream.answered == once
+    assert resumed.paid.requests == whole.paid.requests + flying
+
+
+def test_a_kill_between_keeping_and_settling_counts_the_answer_and_does_not_buy_it_again(
+    job, upstream, tmp_path, monkeypatch
+):
+    whole = api.run(job(), tmp_path / "whole")
+    fresh_cache(monkeypatch, tmp_path / "other-cache")
+    once = upstream.begin_to_count()
+    spec = job(backbone={"api": {"concurrency": 1}})
+    assert child(spec, tmp_path / "cut", BETWEEN.format(number=40)).wait() == -signal.SIGKILL
+    assert upstream.requests == 40
+    resumed = api.resume(tmp_path / "cut")
+    check_same(tmp_path / "cut", tmp_path / "whole")
+    assert upstream.answered == once
+    assert resumed.paid.requests == whole.paid.requests
+    assert resumed.paid.input_tokens > whole.paid.input_tokens  # what was not settled counts at the most
+
+
+def test_after_kill_9_a_run_without_a_cache_buys_only_the_generation_in_flight_again(job, upstream, tmp_path):
+    spec = job(backbone={"api": {"concurrency": 3, "cache": False}})
+    api.run(spec, tmp_path / "whole")
+    once = upstream.begin_to_count()
+    killed_while_it_waits(upstream, spec, tmp_path / "cut", 65)
+    kept = {record["event"] for record in read_journal(tmp_path / "cut" / "journal.jsonl")}
+    assert {"probe", "scores"} <= kept
+    api.resume(tmp_path / "cut")
+    check_same(tmp_path / "cut", tmp_path / "whole")
+    again = upstream.answered - once
+    assert once == upstream.answered - again
+    assert 0 < again.total() < 4 * 8
+    assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.parametrize("search", ["genetic", "genetic with a writer"])
+def test_a_finished_job_runs_again_in_another_folder_for_nothing(search, job, upstream, tmp_path):
+    api_ = {"base_url": upstream.url, "model": "tiny"}
+    spec = job(**({"method": {"writer": {"api": api_}}} if "writer" in search else {}))
+    api.run(spec, tmp_path / "one")
+    before = upstream.requests
+    again = api.run(spec, tmp_path / "two")
+    assert upstream.requests == before
+    assert (again.paid.requests, again.paid.dollars) == (0, 0.0)
+    assert again.paid.cached > before
+    check_same(tmp_path / "one", tmp_path / "two")
+
+
+KEY = "sk-never-on-disk-0123456789"
+
+
+def chatty(body: Body) -> Body:
+    """The model, which repeats the key in all that it says."""
+    answer = judge(body)
+    choice = answer["choices"][0]
+    if "message" in choice and body["max_tokens"] > 1:
+        choice["message"]["content"] += f" {KEY}"
+    choice["why"] = {f"Bearer {KEY}": [f"because of {KEY}"]}
+    return answer | {"usage": {**answer["usage"], "key": KEY}}
+
+
+@pytest.mark.parametrize("tracked", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["apart", "in MLflow"])
+def test_the_key_is_in_no_file_log_record_or_text_whatever_fails(tracked, tiny_task, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("OF_THE_TEST", KEY)
+    monkeypatch.chdir(tmp_path)
+    told = []
+
+    def command(*arguments: object) -> int:
+        monkeypatch.setattr("sys.argv", ["bbtune", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ending:
+            cli.main()
+        told.extend(capsys.readouterr())
+        return int(ending.value.code or 0)
+
+    with (
+        everything_logged(tmp_path / "all.log"),
+        ScriptedUpstream(script=chatty, key=KEY) as upstream,
+        FaultProxy(upstream.url, {"wrong-key": 1.0}, echo_key=True) as proxy,
+    ):
+        api_ = {"base_url": proxy.url, "model": "tiny", "api_key_env": "OF_THE_TEST", "attempts": 3, "patience_s": 0.3}
+        spec = job_of(
+            tiny_task,
+            proxy.url,
+            backbone={"api": api_},
+            method={"writer": {"api": {**api_, "style": "chat"}}},
+            budget={"requests": 1000},
+            tracking={"enabled": tracked, "uri": f"sqlite:///{tmp_path / 'mlflow.db'}"},
+        )
+        (tmp_path / "job.yaml").write_text(spec.to_yaml())
+        run = tmp_path / "run"
+        assert command("run", tmp_path / "job.yaml", "--out", run) == 1  # a wrong key
+        proxy.spoil({"500": 1.0})
+        assert command("resume", run) == 1  # it stays down
+        proxy.spoil({})
+        assert command("resume", run, "--set", "budget.requests=15") == 1  # too little
+        assert command("resume", run, "--set", "budget.requests=30") == 1
+        proxy.spoil({**FAULTS, "429": 0.1})
+        ended = [command("resume", run, "--set", "backbone.api.patience_s=30") for _ in range(3)]
+        assert ended[-1] == 0
+        for also in (["show", run], ["probe", tmp_path / "job.yaml"], ["predict", run, "good"]):
+            command(*also)
+        assert not tracked or command("sync", run) == 0
+        monkeypatch.setenv("OF_THE_TEST", f"{KEY}-but-wrong")
+        command("run", tmp_path / "job.yaml", "--out", tmp_path / "wrong")
+    assert "HTTP 401" in "".join(told)
+    assert "tuned" in "".join(told)
+    assert KEY not in "".join(told)
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    names = {path.name for path in files}
+    assert {"paid.sqlite", "answers.sqlite", "all.log", "journal.jsonl", "result.json"} <= names
+    assert ("mlflow.db" in names) == tracked
+    assert "HTTP Request" in (tmp_path / "all.log").read_text()
+    assert not [path for path in files if KEY.encode() in path.read_bytes()]
+
+
+def test_equal_requests_are_sent_once_whichever_example_they_are_of(tiny_task, upstream, tmp_path):
+    twice = tmp_path / "twice"
+    shutil.copytree(tiny_task, twice)
+    rows = (twice / "train.jsonl").read_text()
+    (twice / "train.jsonl").write_text(rows + rows)
+    counts = []
+    for folder in (tiny_task, twice):
+        spec = job_of(folder, upstream.url, method={"search": "random"}, backbone={"api": {"cache": False}})
+        result = api.run(spec, tmp_path / f"run-{len(counts)}")
+        counts.append(upstream.begin_to_count())
+    assert result.cost.examples > 16 * 12
+    assert counts[0] == counts[1]
+
+
+def test_the_limit_of_requests_per_minute_is_one_for_all_that_a_run_asks(job, upstream, tmp_path, monkeypatch):
+    """Any stretch of the window, which is made short, holds at most so many turns, the writer's among them."""
+    turns: list[float] = []
+    take = Pace.take
+
+    def noted(self: Pace, *arguments: Any) -> Any:
+        slot = take(self, *arguments)
+        turns.append(slot.at)
+        return slot
+
+    monkeypatch.setattr("bbtune.endpoint.pace.WINDOW_S", 0.05)
+    monkeypatch.setattr(Pace, "take", noted)
+    limits = {
+        "base_url": upstream.url,
+        "model": "tiny",
+        "requests_per_minute": 20,
+        "patience_s": 5.0,
+        "timeout_s": 20.0,
+    }
+    spec = job(backbone={"api": limits}, method={"writer": {"api": {**limits, "style": "chat"}}})
+    api.run(spec, tmp_path / "run")
+    assert any(event[0] == "written" and any(event[-2]) for event in trace(tmp_path / "run"))
+    turns.sort()
+    assert len(turns) == upstream.requests
+    assert all(later - earlier >= 0.05 for earlier, later in zip(turns, turns[20:], strict=False))
+
+
+def test_an_endpoint_that_stays_down_is_said_and_the_run_goes_on_when_it_is_well(job, upstream, tmp_path):
+    whole = tmp_path / "whole"
+    api.run(job(backbone={"api": {"cache": False}}), whole)
+    with FaultProxy(upstream.url, {}) as proxy, at(upstream, proxy.url):
+        impatient = job(backbone={"api": {"cache": False, "patience_s": 0.2, "attempts": 3}})
+        with pytest.raises(EndpointError, match=r"127\.0\.0\.1.* tiny: .*HTTP 500.*resume when the endpoint is well"):
+            api.run(impatient, tmp_path / "run", Witness(2, lambda: proxy.spoil({"500": 1.0})))
+        proxy.spoil({})
+        api.resume(tmp_path / "run")
+    check_same(tmp_path / "run", whole)
+
+
+SLOTS = {"keywords": 1, "demonstrations": 1, "label_words": [["awful", "good"]], "templates": ["{text} It was {mask}"]}
+SEARCHES: dict[str, dict[str, Any]] = {
+    "random": {"search": "random"},
+    "genetic": {"search": "genetic"},
+    "genetic, written": {"search": "genetic", "writer": "api"},
+    "edits": {"search": "edits"},
+    "edits, written": {"search": "edits", "writer": "api"},
+    "policy-gradient": {"search": "policy-gradient"},
+    "nevergrad": {"search": "nevergrad"},
+    "nevergrad by name": {"search": "nevergrad:OnePlusOne"},
+    "instruct-zero": {"search": "instruct-zero", "writer": "here"},
+    "race": {"search": "genetic", "race": 2},
+    "minibatch": {"search": "genetic", "minibatch": 5},
+    "race in a minibatch": {"search": "random", "minibatch": 6, "race": 3},
+}
+
+
+@pytest.mark.parametrize("cuts", [[2], pytest.param([0, 1, 3, 4], marks=pytest.mark.slow)], ids=["once", "anywhere"])
+@pytest.mark.parametrize("name", SEARCHES)
+def test_every_search_runs_resumes_to_the_same_and_predicts(name, cuts, job, upstream, tiny_models, tmp_path):
+    method = dict(SEARCHES[name])
+    writers = {"api": {"api": {"base_url": upstream.url, "model": "tiny"}}}
+    writers["here"] = {"model": f"path:{tiny_models['gpt2']}", "max_tokens": 6}
+    if "writer" in method:
+        method["writer"] = writers[method["writer"]]
+    spec = job(method=method, prompt=SLOTS, budget={"evaluations": 16})
+    whole = api.run(spec, tmp_path / "whole")
+    assert whole.stop_reason == "budget.evaluations"
+    assert len(recorded(tmp_path / "whole")) == 5
+    for number in cuts:
+        cut = tmp_path / f"cut-{number}"
+        with pytest.raises(KeyboardInterrupt):
+            api.run(spec, cut, Witness(number, interrupt))
+        api.resume(cut)
+        check_same(cut, tmp_path / "whole")
+    with Predictor(TuneResult.load(tmp_path / "whole")) as predictor:
+        labels = [prediction.label for prediction in predictor.predict([f"{text} and and late" for text, _ in TEXTS])]
+    assert [whole.labels[i] for i in whole.predicted["tuned"]] == labels
+
+
+def test_prediction_is_not_bound_by_the_caps_of_the_run(job, tmp_path):
+    result = api.run(job(budget={**MANY, "requests": 90}), tmp_path / "run")
+    with Predictor(result) as predictor:
+        assert len(predictor.predict([f"text {i}" for i in range(100)])) == 100
+
+
+@pytest.mark.parametrize("read", ["label-logprobs", "generated", "prompt-logprobs"])
+def test_a_model_that_is_here_and_the_same_behind_an_api_give_the_same_scores(read, tiny_task, tiny_models, tmp_path):
+    backbone = {"model": f"path:{tiny_models['llama']}"}
+    local = LocalText(BackboneSpec(**backbone), threads=1)
+    words = ["bad", "great"] if read != "prompt-logprobs" else ["very bad", "very great"]
+    parts = {"task": {"label_words": words}, "method": {"search": "random"}}
+    with ScriptedUpstream(script=answers_of(local)) as upstream:
+        here = job_of(tiny_task, upstream.url, **parts, backbone={**backbone, "api": None})
+        away = job_of(tiny_task, upstream.url, **parts, backbone={"api": {"read": read}})
+        results = [api.run(spec, tmp_path / name) for name, spec in (("here", here), ("away", away))]
+    one, two = (scores_in(tmp_path / name) for name in ("here", "away"))
+    assert [z for z, _ in one] == [z for z, _ in two]
+    if read != "generated":
+        np.testing.assert_allclose([loss for _, loss in one], [loss for _, loss in two], atol=2e-4)
+        assert results[0].scores == results[1].scores
+    assert api.resume(tmp_path / "here").cost == results[0].cost
+
+
+def test_a_search_on_a_model_that_is_here_resumes_to_the_same(tiny_task, tiny_models, tmp_path):
+    spec = job_of(tiny_task, "http://unused/v1", backbone={"model": f"path:{tiny_models['llama']}", "api": None})
+    api.run(spec, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        api.run(spec, tmp_path / "cut", Witness(2, interrupt))
+    api.resume(tmp_path / "cut")
+    check_same(tmp_path / "cut", tmp_path / "whole")
+    with Predictor(TuneResult.load(tmp_path / "cut")) as predictor:
+        assert predictor.predict(["a great film"])[0].label in ("negative", "positive")
