@@ -13,11 +13,12 @@ from typing import Any
 import mlflow
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from mlflow.entities.model_registry import PromptVersion
 from mlflow.prompt import constants
 from mlflow.tracing.constant import TraceTagKey
+from scripted_upstream import ScriptedUpstream
 from test_tracking import Server, free_port
 
 from bbtune import api, prompt_registry
@@ -130,6 +131,7 @@ def test_a_prompt_is_written_as_mlflow_writes_them(reading: Reading, template: s
 PIECES = st.text(st.sampled_from("{}% #\\\nab."), max_size=12).filter(lambda text: "endraw" not in text)
 
 
+@settings(deadline=None)
 @given(preamble=PIECES, before=PIECES, after=PIECES, text=PIECES.map(lambda text: f"({text})"), mask=st.booleans())
 def test_what_mlflow_formats_is_what_the_model_was_asked(
     preamble: str, before: str, after: str, text: str, mask: bool
@@ -276,6 +278,35 @@ def test_a_search_leaves_a_prompt_that_can_be_loaded_and_asked(
     run = client.search_runs([client.get_experiment_by_name(name).experiment_id])[0]
     assert run.data.tags["bbtune.prompt"] == f"prompts:/{name}/1"
     assert not {"requests", "paid_requests"} & set(run.data.metrics)
+
+
+def test_a_search_by_an_api_shows_what_it_paid_as_it_went(
+    tiny_task: Path, mlflow_database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("BBTUNE_CACHE", str(tmp_path / "cache"))
+    name, client = "asking", mlflow.MlflowClient(mlflow_database)
+    with ScriptedUpstream() as upstream:
+        job = text_job(
+            name,
+            task={"source": f"folder:{tiny_task}"},
+            backbone={"api": {**API, "base_url": upstream.url}},
+            method={"search": "genetic", "population": 3},
+            budget={"evaluations": 6},
+            tracking={"uri": mlflow_database, "experiment": name},
+        )
+        result = api.run(job, "run")
+    (run,) = client.search_runs([client.get_experiment_by_name(name).experiment_id])
+    curves = {}
+    for metric in ("requests", "cached", "tokens", "dollars"):
+        points = client.get_metric_history(run.info.run_id, metric)
+        curves[metric] = [point.value for point in sorted(points, key=lambda point: (point.step, point.timestamp))]
+        assert curves[metric] == sorted(curves[metric])
+    assert len(curves["requests"]) == 4  # the start, two generations, the end
+    assert curves["tokens"][0] > 0
+    assert run.data.metrics["paid_requests"] == result.paid.requests > curves["requests"][-1]
+    assert run.data.metrics["paid_dollars"] == pytest.approx(result.paid.dollars)
+    assert run.data.tags["bbtune.prompt"] == f"prompts:/{name}/1"
 
 
 @pytest.mark.slow

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from mlflow.prompt.constants import PROMPT_TEMPLATE_VARIABLE_PATTERN
 
@@ -65,6 +65,7 @@ def test_an_instruction_may_become_empty() -> None:
     assert TargetPrompt.read("{{q}}\nIs it?\nAnswer:").render("") == "{{q}}\nAnswer:"
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from(["{{ a }}", "{{b}}", "word", "\n", " ", "{", "}", "Q:", "{% if a %}"]), max_size=9))
 def test_no_variable_is_ever_lost_or_won(pieces: list[str]) -> None:
     template = "".join(pieces)
