@@ -1,4 +1,7 @@
-"""A server of a tiny model for tests, in this process: it takes token ids or embeddings, as vLLM does."""
+"""A server of a tiny model for tests, in this process: it takes token ids or embeddings, as vLLM does.
+
+It is asked as a model, or over HTTP.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from typing import Any
 
 import torch
 import transformers as hf
+from scripted_upstream import Body, ScriptedUpstream, body_hash
 from torch import Tensor
 
 from bbtune.endpoint.request import Answer, Request, Token
@@ -52,13 +56,17 @@ class Served:
         return {"inputs_embeds": torch.load(file, weights_only=True)[None]}
 
     @torch.inference_mode()
-    def _answer(self, request: Request) -> Answer:
-        assert (request.style, request.max_tokens) == ("completion", 1)
-        body = request.body("tiny")
+    def found(self, body: Body) -> tuple[int, list[tuple[str, float]]]:
+        """Tokens of the input, and what is said of the first behind it, most probable first."""
+        assert body["max_tokens"] == 1
         inputs = self.inputs(body)
         logits = self.model(**inputs).logits[0, -1]
         found = sorted(self.top(body, logits.float().log_softmax(-1)), key=lambda pair: -pair[1])
-        length = next(iter(inputs.values())).shape[1]
+        return next(iter(inputs.values())).shape[1], found
+
+    def _answer(self, request: Request) -> Answer:
+        assert request.style == "completion"
+        length, found = self.found(request.body("tiny"))
         return Answer("?", (Token("?", found[0][1], tuple(found)),), input_tokens=length, output_tokens=1)
 
 
@@ -75,3 +83,28 @@ class Deaf(Served):
 
     def inputs(self, body: dict[str, Any]) -> dict[str, Tensor]:
         return {"input_ids": torch.tensor([body["prompt"] or [0]])}
+
+
+class EmbeddingsUpstream(ScriptedUpstream):
+    """A tiny model over HTTP, in the shape of vLLM's answers.
+
+    Args:
+        folder: of the model.
+        hold_after: as of any scripted server.
+    """
+
+    def __init__(self, folder: Path, hold_after: int | None = None) -> None:
+        super().__init__(script=self._said, hold_after=hold_after)
+        self._served = Served(folder)
+
+    def note(self, body: Body) -> None:
+        with self.lock:
+            self.answered[body_hash(body)] += 1
+
+    def _said(self, body: Body) -> Body:
+        length, found = self._served.found(body)
+        logprobs = {"tokens": [found[0][0]], "token_logprobs": [found[0][1]], "top_logprobs": [dict(found)]}
+        return {
+            "choices": [{"index": 0, "text": "?", "logprobs": {**logprobs, "text_offset": [0]}}],
+            "usage": {"prompt_tokens": length, "completion_tokens": 1, "total_tokens": length + 1},
+        }

@@ -23,6 +23,7 @@ class Request:
         temperature, seed, stop: of the sampling; temperature 0 takes the most probable token.
         extra: further keys of the body, such as ``("echo", True)``; values are JSON.
         repeat: not sent; requests that differ in it alone are asked each, the cache notwithstanding.
+        input_tokens: not sent; of the input, where they are known. None where they can only be bounded by its bytes.
     """
 
     prompt: str
@@ -34,6 +35,7 @@ class Request:
     stop: tuple[str, ...] = ()
     extra: tuple[tuple[str, Any], ...] = ()
     repeat: int = 0
+    input_tokens: int | None = None
 
     def body(self, model: str) -> dict[str, Any]:
         """What is sent, as JSON."""

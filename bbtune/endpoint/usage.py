@@ -59,8 +59,9 @@ class Bound:
 
     A token of a byte-level vocabulary, or of one that falls back to bytes, stands for at least one byte, so that a
     prompt has at most as many tokens as bytes; in the longer of its own and its NFKC form, in which some tokenizers
-    read it. To it comes what the server adds, such as a chat template: an allowance, raised when the server counts
-    more. An answer has at most ``max_tokens``, once for every choice that is asked for.
+    read it; a request that knows its tokens, such as one of embeddings, is taken at its word. To it comes what the
+    server adds, such as a chat template: an allowance, raised when the server counts more. An answer has at most
+    ``max_tokens``, once for every choice that is asked for.
     """
 
     def __init__(self) -> None:
@@ -84,5 +85,7 @@ class Bound:
 
 
 def _longest(request: Request) -> int:
+    if request.input_tokens is not None:
+        return request.input_tokens
     forms = (request.prompt, unicodedata.normalize("NFKC", request.prompt))
     return max(len(form.encode(errors="surrogatepass")) for form in forms) + len(json.dumps(request.extra))

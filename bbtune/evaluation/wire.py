@@ -88,7 +88,7 @@ class WirePool:
     def describe(self) -> str:
         """Ask a few texts in tokens and in embeddings: the server must give the same answer to both."""
         rows = [self._plain.row(example) for example in self._plan.train[:_PROBES]]
-        spoken = [self._request(("prompt", tuple(row.ids))) for row in rows]
+        spoken = [self._request(row, ("prompt", tuple(row.ids))) for row in rows]
         embedded = [self._embedded(row) for row in rows]
         texts, states = (self._labels.words(self._asked(asked, rows)) for asked in (spoken, embedded))
         if not (apart := float(np.abs(texts - states).max())) < _CLOSE:
@@ -150,10 +150,11 @@ class WirePool:
         hidden = self._embeddings.of(row.ids)
         if prompt is not None:
             hidden = put(hidden[None], torch.tensor([row.prompt]), prompt, sets=False)[0]
-        return self._request(("prompt", None), ("prompt_embeds", packed(hidden)))
+        return self._request(row, ("prompt", None), ("prompt_embeds", packed(hidden)))
 
-    def _request(self, *body: tuple[str, Any]) -> Request:
-        return Request("", "completion", top_logprobs=LabelTokens.TOP, extra=(*body, *self._labels.asked))
+    def _request(self, row: Row, *body: tuple[str, Any]) -> Request:
+        extra, tokens = (*body, *self._labels.asked), len(row.ids)
+        return Request("", "completion", top_logprobs=LabelTokens.TOP, extra=extra, input_tokens=tokens)
 
     def _asked(self, requests: Sequence[Request], rows: Sequence[Row]) -> list[Answer]:
         """Answers, each of which must be to as many tokens as were sent."""
