@@ -108,8 +108,11 @@ def mlflow_database(tmp_path_factory: pytest.TempPathFactory) -> str:
     """An MLflow database made once, its migrations take seconds; experiments are to be given a name of their own."""
     import mlflow
 
-    uri = f"sqlite:///{tmp_path_factory.mktemp('mlflow') / 'mlflow.db'}"
-    mlflow.MlflowClient(uri).search_experiments()
+    folder = tmp_path_factory.mktemp("mlflow")
+    uri = f"sqlite:///{folder / 'mlflow.db'}"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)  # artifacts go to where the database was first opened
+        mlflow.MlflowClient(uri).search_experiments()
     return uri
 
 
