@@ -80,7 +80,8 @@ def test_what_is_missing_is_why_something_else_is_used(tiny_task):
 )
 def test_all_words_that_a_search_may_choose_have_to_be_told_apart(words, others, used, tiny_task, local):
     with ScriptedUpstream(script=answers_of(local)) as upstream:
-        job = job_of(tiny_task, upstream.url, task={"label_words": words}, prompt={"label_words": others})
+        parts = {"task": {"label_words": words}, "prompt": {"label_words": others}}
+        job = job_of(tiny_task, upstream.url, **parts, backbone={"api": {"style": "completion"}})
         assert probe_job(job)[-1].startswith(f"used: {used}: ")
 
 

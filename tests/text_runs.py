@@ -12,7 +12,7 @@ from typing import Any
 
 from scripted_upstream import Body, llama, prompt_of
 
-from bbtune.endpoint.request import Request, Style, TextModel
+from bbtune.endpoint.request import Answer, Request, Style, TextModel
 from bbtune.jobfile import parse_job
 from bbtune.journal import read_journal
 from bbtune.result import TuneResult
@@ -123,13 +123,21 @@ def answers_of(local: TextModel) -> Callable[[Body], Body]:
         request = Request(prompt_of(body), style, body["max_tokens"], int(top), **sampling, extra=more)
         with lock:
             (said,) = local.ask([request])
-        row = {"tokens": [token.text for token in said.tokens], "token_logprobs": [t.logprob for t in said.tokens]}
-        row["top_logprobs"] = [dict(token.top) for token in said.tokens]
-        choice = {**said.raw.get("choices", [{}])[0], "text": said.text, "logprobs": row if top else None}
+        choice = {**said.raw.get("choices", [{}])[0], "text": said.text, "logprobs": _shape(said) if top else None}
         used = {"prompt_tokens": said.input_tokens, "completion_tokens": said.output_tokens}
         return {"choices": [choice], "usage": {**used, "total_tokens": sum(used.values())}}
 
     return answer
+
+
+def _shape(said: Answer) -> Body:
+    """As llama.cpp writes it; where a token has no value, as the first of an echo, as vLLM does."""
+    if said.tokens[0].logprob is None:
+        row = {"tokens": [token.text for token in said.tokens], "token_logprobs": [t.logprob for t in said.tokens]}
+        return {**row, "top_logprobs": [dict(token.top) for token in said.tokens]}
+    tops = [[{"token": text, "logprob": value} for text, value in token.top] for token in said.tokens]
+    pairs = zip(said.tokens, tops, strict=True)
+    return {"content": [{"token": t.text, "logprob": t.logprob, "top_logprobs": top} for t, top in pairs]}
 
 
 def scores_in(folder: Path) -> list[tuple[str, list[float]]]:
