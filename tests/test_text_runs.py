@@ -205,26 +205,30 @@ def child(spec: TextJob, folder: Path, also: str = "") -> subprocess.Popen[bytes
     return subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
-def killed_while_it_waits(upstream: ScriptedUpstream, spec: TextJob, folder: Path, after: int) -> int:
-    """Kill a run once all that it has in flight is held; returns how much that is."""
+def killed_while_it_waits(upstream: ScriptedUpstream, spec: TextJob, folder: Path, after: int, flying: int) -> None:
+    """Kill a run once all that it has in flight is held."""
     upstream.hold_after(after)
     process = child(spec, folder)
-    flying = spec.backbone.api.concurrency
     assert all(upstream.held.acquire(timeout=120) for _ in range(flying))
     process.send_signal(signal.SIGKILL)
     process.wait()
     upstream.answer_again()
-    return flying
 
 
 @pytest.mark.parametrize(
-    "after", [30, pytest.param(5, marks=pytest.mark.slow), pytest.param(70, marks=pytest.mark.slow)]
+    ("after", "flying"),
+    [
+        pytest.param(30, 3, id="a generation"),
+        pytest.param(5, 1, id="the probe", marks=pytest.mark.slow),
+        pytest.param(70, 3, id="a later one", marks=pytest.mark.slow),
+    ],
 )
-def test_after_kill_9_a_run_finds_the_same_and_buys_nothing_twice(after, job, upstream, tmp_path, monkeypatch):
+def test_after_kill_9_a_run_finds_the_same_and_buys_nothing_twice(after, flying, job, upstream, tmp_path, monkeypatch):
     whole = api.run(job(), tmp_path / "whole")
     fresh_cache(monkeypatch, tmp_path / "other-cache")
     once = upstream.begin_to_count()
-    flying = killed_while_it_waits(upstream, job(backbone={"api": {"concurrency": 3}}), tmp_path / "cut", after)
+    spec = job(backbone={"api": {"concurrency": 3}})
+    killed_while_it_waits(upstream, spec, tmp_path / "cut", after, flying)
     assert upstream.requests == after
     resumed = api.resume(tmp_path / "cut")
     check_same(tmp_path / "cut", tmp_path / "whole")
@@ -253,7 +257,7 @@ def test_after_kill_9_a_run_without_a_cache_buys_only_the_generation_in_flight_a
     spec = job(backbone={"api": {"concurrency": 3, "cache": False}})
     api.run(spec, tmp_path / "whole")
     once = upstream.begin_to_count()
-    killed_while_it_waits(upstream, spec, tmp_path / "cut", 65)
+    killed_while_it_waits(upstream, spec, tmp_path / "cut", 65, 3)
     kept = {record["event"] for record in read_journal(tmp_path / "cut" / "journal.jsonl")}
     assert {"probe", "scores"} <= kept
     api.resume(tmp_path / "cut")
