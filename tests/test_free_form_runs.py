@@ -243,6 +243,7 @@ def test_runs_on_answers_are_compared_with_each_other_and_with_the_constant_answ
     assert by_label["random"] == by_label["genetic"] == 1.0
     assert 0 < by_label["majority"] < 1
     assert by_label["zero-shot"] < 1
+    assert any("majority of answers in words is the most frequent answer of train" in note for note in found.notes)
 
 
 def test_a_style_that_a_job_demands_is_used(make: MakeJob, tmp_path: Path) -> None:

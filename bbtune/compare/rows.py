@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -167,9 +167,18 @@ def _stand_ins(rows: Sequence[Row]) -> tuple[list[Row], list[str]]:
                 said = "their templates or label words differ, and the row is of the first"
                 notes.append(f"the runs on {task} have different zero-shot answers: {said}")
     if names := [name for name in (MAJORITY, ZERO_SHOT) if any(row.method == name for row in found)]:
-        said = "; majority is the best constant answer in hindsight" if MAJORITY in names else ""
+        said = "".join(_constants(found))
         notes.append(f"from the other runs, which have it beside their results: {' and '.join(names)}{said}")
     return found, notes
+
+
+def _constants(found: Sequence[Row]) -> Iterator[str]:
+    """What the constant answers of stand-ins are."""
+    words = {run.metric.free_form for row in found if row.method == MAJORITY for run in row.runs}
+    if False in words:
+        yield "; majority is the best constant answer in hindsight"
+    if True in words:
+        yield "; majority of answers in words is the most frequent answer of train"
 
 
 def _one_per_cell(runs: Sequence[Run]) -> list[Run]:
