@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 
 import bbtune
-from bbtune.errors import BbtuneError, JobError, TrackingError
+from bbtune.errors import BbtuneError, EndpointError, JobError, TrackingError
 
 app = typer.Typer(
     help="Tune prompts of frozen language models without gradients.",
@@ -283,6 +283,8 @@ def _shown(spec: Any, folder: Path, work: Callable[[Any], Any]) -> None:
     except KeyboardInterrupt:
         typer.echo(f"interrupted; go on with: bbtune resume {folder}", err=True)
         raise typer.Exit(130) from None
+    except EndpointError as error:
+        raise EndpointError(f"{error}; go on with: bbtune resume {folder}") from error
     typer.echo(result.summary())
     typer.echo(f"run folder: {folder}")
 

@@ -6,7 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,19 @@ def upstream() -> Iterator[ScriptedUpstream]:
 def job(tiny_task, upstream) -> MakeTextJob:
     """Jobs that ask the upstream."""
     return lambda **parts: job_of(tiny_task, upstream.url, **parts)
+
+
+@pytest.fixture
+def command(monkeypatch, capsys) -> Callable[..., tuple[int, str, str]]:
+    """``bbtune ARGUMENTS``: exit code, output and errors."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["bbtune", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ending:
+            cli.main()
+        return int(ending.value.code or 0), *capsys.readouterr()
+
+    return run
 
 
 def fresh_cache(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
@@ -295,17 +308,15 @@ def chatty(body: Body) -> Body:
 
 
 @pytest.mark.parametrize("tracked", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["apart", "in MLflow"])
-def test_the_key_is_in_no_file_log_record_or_text_whatever_fails(tracked, tiny_task, tmp_path, monkeypatch, capsys):
+def test_the_key_is_in_no_file_log_record_or_text_whatever_fails(tracked, tiny_task, command, tmp_path, monkeypatch):
     monkeypatch.setenv("OF_THE_TEST", KEY)
     monkeypatch.chdir(tmp_path)
     told = []
 
-    def command(*arguments: object) -> int:
-        monkeypatch.setattr("sys.argv", ["bbtune", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ending:
-            cli.main()
-        told.extend(capsys.readouterr())
-        return int(ending.value.code or 0)
+    def ended(*arguments: object) -> int:
+        code, *said = command(*arguments)
+        told.extend(said)
+        return code
 
     with (
         everything_logged(tmp_path / "all.log"),
@@ -323,22 +334,20 @@ def test_the_key_is_in_no_file_log_record_or_text_whatever_fails(tracked, tiny_t
         )
         (tmp_path / "job.yaml").write_text(spec.to_yaml())
         run = tmp_path / "run"
-        assert command("run", tmp_path / "job.yaml", "--out", run) == 1  # a wrong key
+        assert ended("run", tmp_path / "job.yaml", "--out", run) == 1  # a wrong key
         proxy.spoil({"500": 1.0})
-        assert command("resume", run) == 1  # it stays down
+        assert ended("resume", run) == 1  # it stays down
         proxy.spoil({})
-        assert command("resume", run, "--set", "budget.requests=15") == 1  # too little
-        assert command("resume", run, "--set", "budget.requests=30") == 1
+        assert ended("resume", run, "--set", "budget.requests=15") == 1  # too little
+        assert ended("resume", run, "--set", "budget.requests=30") == 1
         proxy.spoil({**FAULTS, "429": 0.1})
         patient = [f"--set=backbone.api.{setting}" for setting in ("patience_s=4", "attempts=12")]
-        assert (
-            command("resume", run, *patient, *(change.replace("backbone", "method.writer") for change in patient)) == 0
-        )
+        assert ended("resume", run, *patient, *(change.replace("backbone", "method.writer") for change in patient)) == 0
         for also in (["show", run], ["probe", tmp_path / "job.yaml"], ["predict", run, "good"]):
-            command(*also)
-        assert not tracked or command("sync", run) == 0
+            ended(*also)
+        assert not tracked or ended("sync", run) == 0
         monkeypatch.setenv("OF_THE_TEST", f"{KEY}-but-wrong")
-        command("run", tmp_path / "job.yaml", "--out", tmp_path / "wrong")
+        ended("run", tmp_path / "job.yaml", "--out", tmp_path / "wrong")
     assert "HTTP 401" in "".join(told)
     assert "tuned" in "".join(told)
     assert KEY not in "".join(told)
@@ -481,3 +490,19 @@ def test_a_search_on_a_model_that_is_here_resumes_to_the_same(tiny_task, tiny_mo
     check_same(tmp_path / "cut", tmp_path / "whole")
     with Predictor(TuneResult.load(tmp_path / "cut")) as predictor:
         assert predictor.predict(["a great film"])[0].label in ("negative", "positive")
+
+
+def test_without_a_key_in_the_environment_it_is_said_and_with_one_the_run_goes_on(
+    tiny_task, command, tmp_path, monkeypatch
+):
+    with ScriptedUpstream(script=judge, key=KEY) as upstream:
+        spec = job_of(tiny_task, upstream.url, backbone={"api": {"api_key_env": "OF_THE_TEST"}})
+        (tmp_path / "job.yaml").write_text(spec.to_yaml())
+        code, _, error = command("run", tmp_path / "job.yaml", "--out", tmp_path / "run")
+        assert code == 1
+        assert "expected a key in the environment variable OF_THE_TEST, got nothing; export OF_THE_TEST=..." in error
+        assert f"go on with: bbtune resume {tmp_path / 'run'}" in error
+        monkeypatch.setenv("OF_THE_TEST", KEY)
+        code, out, _ = command("resume", tmp_path / "run")
+    assert code == 0
+    assert "stopped by budget.evaluations" in out

@@ -185,7 +185,7 @@ def _gives(metric: Metric, scores: dict[str, Any], predicted: Arrays) -> bool:
 def model_name(model: str) -> str:
     """A backbone's name, short: without scheme, and of a path the end."""
     scheme, _, rest = model.partition(":")
-    return Path(rest).name if scheme == "path" else rest
+    return Path(rest).name if scheme == "path" else rest.removeprefix("//")
 
 
 def tasks_of(runs: Sequence[Run]) -> list[str]:
