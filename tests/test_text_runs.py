@@ -134,14 +134,29 @@ def test_a_cap_on_work_holds(cap, most, job, tmp_path):
     assert api.resume(tmp_path / "run").cost == result.cost
 
 
+@pytest.mark.slow
 def test_the_seconds_end_a_generation_whose_instructions_are_being_written(job, upstream, tmp_path, monkeypatch):
     """The writer's endpoint is down, and would be asked for a minute."""
     with FaultProxy(upstream.url, {"429": 1.0}) as down:
         api_ = {"base_url": down.url, "model": "tiny", "patience_s": 60.0}
-        spec = job(budget={"evaluations": None, "seconds": 1.5}, method={"writer": {"api": api_}})
+        spec = job(budget={"evaluations": None, "seconds": 5.0}, method={"writer": {"api": api_}})
         assert api.run(spec, tmp_path / "run").stop_reason == "budget.seconds"
         assert down.requests > 0
     assert trace(tmp_path / "run")[-1][-1] == "budget.seconds"
+
+
+@pytest.mark.parametrize("cap", ["requests", "tokens"])
+def test_over_a_faulty_line_a_cap_holds_and_a_larger_one_ends_the_run(cap, job, upstream, tmp_path):
+    most = {"requests": 120, "tokens": 6000}[cap]
+    spec = job(budget={**MANY, cap: most}, backbone={"api": {"attempts": 12}})
+    with FaultProxy(upstream.url, FAULTS, seed=4) as proxy, at(upstream, proxy.url):
+        try:
+            assert api.run(spec, tmp_path / "run").stop_reason == f"budget.{cap}"
+        except BbtuneError as error:  # so much was lost that nothing was left for the test split
+            assert f"--set budget.{cap}=MORE" in str(error)  # noqa: PT017
+        assert {"requests": proxy.requests, "tokens": upstream.input + upstream.output}[cap] <= most
+        result = api.resume(tmp_path / "run", [f"budget.{cap}=50000"])
+    assert result.stop_reason == f"budget.{cap}"
 
 
 def check_goes_on(folder: Path, cap: str) -> None:
@@ -397,7 +412,7 @@ def test_the_limit_of_requests_per_minute_is_one_for_all_that_a_run_asks(job, up
     assert any(event[0] == "written" and any(event[-2]) for event in trace(tmp_path / "run"))
     turns.sort()
     assert len(turns) == upstream.requests
-    assert all(later - earlier >= 0.05 for earlier, later in zip(turns, turns[20:], strict=False))
+    assert all(later - earlier > 0.05 - 1e-6 for earlier, later in zip(turns, turns[20:], strict=False))
 
 
 def test_an_endpoint_that_stays_down_is_said_and_the_run_goes_on_when_it_is_well(job, upstream, tmp_path):

@@ -58,3 +58,13 @@ def test_a_run_that_ended_while_it_was_written_ends_there_again(
     with pytest.raises(error):
         recorded.write(OTHER)
     assert writer.calls == []
+
+
+def test_what_comes_after_the_seconds_is_not_put_on_record(path: Path) -> None:
+    with Journal(path) as journal:
+        recorded = RecordedWriter(PhraseWriter(), list(journal.records), journal)
+        recorded.deadline = 0.0
+        assert recorded.write(ASKS)  # was written in time, then
+        with pytest.raises(DeadlineReached):
+            recorded.write(OTHER)
+    assert len(read_journal(path)) == 2
