@@ -38,15 +38,22 @@ class InstructionWriter:
         spec: most tokens of a text, and temperature of the sampling.
         demonstrations: texts and their answers, as many as fit; of ``vector`` asks.
         seed: of the projection.
+        threads: of the CPU that it may use.
     """
 
     def __init__(
-        self, backbone: BackboneSpec, spec: WriterSpec, demonstrations: Sequence[tuple[str, str]], seed: int
+        self,
+        backbone: BackboneSpec,
+        spec: WriterSpec,
+        demonstrations: Sequence[tuple[str, str]],
+        seed: int,
+        threads: int = 1,
     ) -> None:
         self._backbone = backbone
         self._spec = spec
         self._demonstrations = list(demonstrations)
         self._seed = seed
+        self._threads = threads
 
     def write(self, asks: Sequence[Ask], deadline: float | None = None) -> list[str]:
         """One text for each ask; an empty one where nothing of use came.
@@ -58,6 +65,7 @@ class InstructionWriter:
             BackboneError: if the model cannot be loaded, is no causal one, or has no room for a text.
             DeadlineReached: if the deadline passes.
         """
+        torch.set_num_threads(self._threads)
         vectors = [ask.vector for ask in asks if ask.kind == "vector"]
         texts = []
         with torch.inference_mode():

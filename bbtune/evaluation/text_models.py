@@ -105,7 +105,8 @@ class TextModels:
             style: Style = "completion" if spec.api.style == "completion" else "chat"
             return ApiWriter(self._account.endpoint(spec.api, 1), style, spec.max_tokens, spec.temperature)
         shown = _solved(self._plan.train, self._plan.label_words)
-        return InstructionWriter(BackboneSpec(model=spec.model), spec, shown, self._plan.spec.seed)
+        job = self._plan.spec
+        return InstructionWriter(BackboneSpec(model=spec.model), spec, shown, job.seed, job.evaluators.threads)
 
 
 class _Later:
