@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 import pytest
 from scripted_upstream import llama, vllm, words
 
@@ -114,6 +115,14 @@ def test_a_prompt_has_at_most_as_many_tokens_as_bytes_in_either_of_its_forms():
     plain = bound.of(Request("late", "completion")).input
     assert bound.of(Request("läte", "completion")).input == plain + 1
     assert bound.of(Request("\ufdfa", "completion")).input > plain + 18  # one sign that stands for 18
+
+
+def test_a_request_that_knows_its_tokens_is_bounded_by_them_and_keeps_its_key():
+    sent = Request("", "completion", extra=(("prompt", None), ("prompt_embeds", "A" * 100_000)))
+    known = replace(sent, input_tokens=12)
+    assert Bound().of(sent).input > 100_000
+    assert Bound().of(known).input == Bound().of(Request("", "completion", input_tokens=0)).input + 12 < 100
+    assert known.key("there", "tiny") == sent.key("there", "tiny")
 
 
 def test_half_a_character_has_a_bound():
