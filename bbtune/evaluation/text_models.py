@@ -106,7 +106,8 @@ class TextModels:
             return ApiWriter(self._account.endpoint(spec.api, 1), style, spec.max_tokens, spec.temperature)
         shown = _solved(self._plan.train, self._plan.label_words)
         job = self._plan.spec
-        return InstructionWriter(BackboneSpec(model=spec.model), spec, shown, job.seed, job.evaluators.threads)
+        backbone = BackboneSpec(model=spec.model, device=job.backbone.device)
+        return InstructionWriter(backbone, spec, shown, job.seed, job.evaluators.threads)
 
 
 class _Later:
