@@ -9,6 +9,8 @@ from pydantic import AfterValidator, Field, model_validator
 from bbtune.errors import hide_credentials
 from bbtune.methods import Part
 
+ANSWER_TOKENS = 16  # most of an answer that is given in words, where a job does not say it
+
 
 def _address(url: str) -> str:
     if not url.startswith(("http://", "https://")):
@@ -16,9 +18,6 @@ def _address(url: str) -> str:
     if hide_credentials(url) != url:
         raise ValueError("expected no user, password or key in it; name a variable of the environment in api_key_env")
     return url.rstrip("/")
-
-
-ANSWER_TOKENS = 8  # most of an answer in words, where a job does not say it
 
 
 class PriceSpec(Part):
@@ -37,7 +36,6 @@ class ApiSpec(Part):
     serve: Annotated[str, Field(pattern=r"^(cache|path):.+")] | None = None
     style: Literal["auto", "chat", "completion"] = "auto"
     read: Literal["auto", "label-logprobs", "prompt-logprobs", "generated"] = "auto"
-    answer_tokens: Annotated[int, Field(ge=1)] = ANSWER_TOKENS
     price: PriceSpec | None = None
     concurrency: Annotated[int, Field(ge=1)] = 8
     requests_per_minute: Annotated[int, Field(ge=1)] | None = None

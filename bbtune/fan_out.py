@@ -9,7 +9,7 @@ from typing import Any
 
 from bbtune.errors import BbtuneError
 from bbtune.evaluation.ray_cluster import check_cluster, import_ray, joined_cluster, last_line
-from bbtune.spec import BaseJob, EvaluatorsSpec
+from bbtune.spec import BaseJob, EvaluatorsSpec, TextJob
 from bbtune.study import Member
 
 Work = Callable[[BaseJob, Path], None]
@@ -27,7 +27,7 @@ def fan_out(members: Sequence[Member], work: Work) -> Iterator[Ended]:
     """Run ``work(spec, folder)`` for every member, in processes of their own.
 
     A run takes the processors of its evaluators; one without evaluators takes those of its own process. Runs begin in
-    the order given, as soon as there is room.
+    the order given, as soon as there is room. Those that ask the same endpoint take turns: its limits are for all.
 
     Yields:
         Runs as they end, whatever becomes of them.
@@ -45,8 +45,9 @@ def fan_out(members: Sequence[Member], work: Work) -> Iterator[Ended]:
         flying: dict[Any, tuple[Member, dict[str, float]]] = {}
         while waiting or flying:
             # With nothing flying all is free, whatever the sums say.
-            while waiting and (_fits(needs := _needs(waiting[0].spec.evaluators), free) or not flying):
+            while waiting and (_may_begin(waiting[0], [of for of, _ in flying.values()], free) or not flying):
                 member = waiting.pop(0)
+                needs = _needs(member.spec.evaluators)
                 flying[_begin(ray, work, member)] = (member, needs)
                 free = {name: free[name] - needs[name] for name in free}
             (done,), _ = ray.wait(list(flying), num_returns=1)
@@ -63,6 +64,19 @@ def _whole(spec: EvaluatorsSpec) -> EvaluatorsSpec:
 def _needs(spec: EvaluatorsSpec) -> dict[str, float]:
     whole = _whole(spec)
     return {"CPU": whole.cpus * whole.count, "GPU": whole.gpus * whole.count}
+
+
+def _may_begin(member: Member, flying: Sequence[Member], free: dict[str, float]) -> bool:
+    asked = _endpoints(member.spec)
+    taken = any(asked & _endpoints(other.spec) for other in flying)
+    return not taken and _fits(_needs(member.spec.evaluators), free)
+
+
+def _endpoints(spec: BaseJob) -> set[str]:
+    """Addresses that a run asks; a server that it starts is its own."""
+    writer = spec.method.writer if isinstance(spec, TextJob) else None
+    apis = (spec.backbone.api, writer.api if writer else None)
+    return {api.base_url for api in apis if api is not None and api.base_url is not None}
 
 
 def _fits(needs: dict[str, float], free: dict[str, float]) -> bool:

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +27,7 @@ from bbtune.prompt_search import make_pool
 from bbtune.prompts.text import TextPrompt
 from bbtune.result import TuneResult
 from bbtune.search_plan import SearchPlan, tuned_layers
-from bbtune.spec import MONEY, JobSpec, TextJob
+from bbtune.spec import MONEY, BaseJob, JobSpec, TextJob
 from bbtune.task.metrics import Metric
 from bbtune.task.task import Example
 from bbtune.task.template import Template
@@ -84,6 +84,7 @@ class Predictor:
         return Example(clean[0], clean[1] if expected == 2 else None, 0)
 
 
+AnyJob = TypeVar("AnyJob", bound=BaseJob)
 Scorer = Callable[[Sequence[Example]], NDArray[np.float32]]
 Predict = Callable[[Sequence[Example]], list[Prediction]]
 
@@ -99,6 +100,11 @@ def _restored(result: TuneResult, template: Template, opened: ExitStack) -> Pred
     return partial(_likeliest, result.labels, _scorer(result, template, opened))
 
 
+def _uncapped(spec: AnyJob) -> AnyJob:
+    """The job without its caps on money, which are those of the run."""
+    return spec.model_copy(update={"budget": spec.budget.model_copy(update=dict.fromkeys(MONEY))})
+
+
 def _likeliest(labels: Sequence[str], score: Scorer, examples: Sequence[Example]) -> list[Prediction]:
     """The label with the highest of each example's label logits."""
     logits = score(examples).astype(np.float64)
@@ -112,8 +118,7 @@ def _in_words(result: TuneResult, spec: TextJob, template: Template, opened: Exi
     metric = Metric(result.metric, len(result.labels))
     reading = result.reading
     shared: dict[str, Any] = {"kind": reading.kind, "template": template, "label_words": reading.label_words}
-    free = spec.model_copy(update={"budget": spec.budget.model_copy(update=dict.fromkeys(MONEY))})  # caps are the run's
-    plan = TextPlan(spec=free, train=(), dev=(), **shared)
+    plan = TextPlan(spec=_uncapped(spec), train=(), dev=(), **shared)
     models = TextModels(plan, Path(opened.enter_context(TemporaryDirectory())))
     opened.callback(models.close)
     reader, _ = models.reader(models.probe(), metric)
@@ -146,7 +151,7 @@ def _scorer(result: TuneResult, template: Template, opened: ExitStack) -> Scorer
     )
     account = None
     if spec.backbone.api is not None:
-        account = Account(spec, Path(opened.enter_context(TemporaryDirectory())))
+        account = Account(_uncapped(spec), Path(opened.enter_context(TemporaryDirectory())))
         opened.callback(account.close)
     pool = make_pool(searched, account)
     opened.callback(pool.close)

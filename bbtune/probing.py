@@ -59,7 +59,7 @@ def forecast_text(plan: Plan, task: Task) -> str:
     api = plan.spec.backbone.api
     count, how = _counter(plan.spec.backbone)
     most_words = max(sum(map(len, words)) for words in plan.every_words)
-    forecast = Forecast(plan, plan.space(), count, _asking(api, most_words))
+    forecast = Forecast(plan, plan.space(), count, _asking(api, most_words, plan.spec.prompt.answer_tokens))
     test = forecast.volume(task.test)
     items = forecast.items(test)
     total = Item("total", sum(item.texts for item in items), sum((item.spent for item in items), Spent()))
@@ -83,16 +83,17 @@ def forecast_text(plan: Plan, task: Task) -> str:
     )
 
 
-def _asking(api: ApiSpec, words: int) -> Asking:
+def _asking(api: ApiSpec, words: int, answer_tokens: int) -> Asking:
     """What a text takes: an answer, what the job demands, else what most endpoints can do, one token and its chances.
 
     Args:
         words: of all labels; 0 where truths are text.
+        answer_tokens: most tokens of an answer in words.
     """
     if api.read == "prompt-logprobs":
         return Asking(words, words, "completion")
     style: Style = "completion" if api.style == "completion" else "chat"
-    return Asking(1, api.answer_tokens if api.read == "generated" or not words else 1, style)
+    return Asking(1, answer_tokens if api.read == "generated" or not words else 1, style)
 
 
 def _counter(backbone: BackboneSpec) -> tuple[Count, str]:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from bbtune.endpoint_spec import ApiSpec
+from bbtune.endpoint_spec import ANSWER_TOKENS, ApiSpec
 from bbtune.methods import Part
 from bbtune.source_names import ModelSource
 
@@ -31,6 +31,7 @@ class TextPromptSpec(Part):
     demonstrations: Annotated[int, Field(ge=0)] = 0
     templates: list[Text] = Field(default_factory=list)
     label_words: list[list[Word | list[Word]]] = Field(default_factory=list)
+    answer_tokens: Annotated[int, Field(ge=1)] = ANSWER_TOKENS
 
     @property
     def place(self) -> str:

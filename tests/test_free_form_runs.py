@@ -21,7 +21,7 @@ from bbtune.api import dry_run, resume, run, validate
 from bbtune.cli import app
 from bbtune.compare import compare
 from bbtune.endpoint.abilities import Abilities, choose_free_form
-from bbtune.endpoint_spec import ApiSpec
+from bbtune.endpoint_spec import ANSWER_TOKENS, ApiSpec
 from bbtune.errors import EndpointError, JobError
 from bbtune.evaluation.text_models import TextModels
 from bbtune.examine import make_plan
@@ -121,7 +121,7 @@ def check_same(one: Path, other: Path) -> None:
 def test_a_search_over_an_api_finds_the_instruction_that_makes_answers_right(make: MakeJob, tmp_path: Path) -> None:
     with ScriptedUpstream(script=answering) as upstream:
         witness = Witness()
-        spec = make(api(upstream.url, answer_tokens=5), budget={"evaluations": 20})
+        spec = make(api(upstream.url), prompt={"answer_tokens": 5}, budget={"evaluations": 20})
         result = run(spec, tmp_path / "run", witness)
         assert result.paid.requests == upstream.requests
     assert "Count and be short." in result.reading.preamble
@@ -259,17 +259,17 @@ def test_a_style_that_a_job_demands_is_used(make: MakeJob, tmp_path: Path) -> No
         said = probe_job(spec)
     asked = [body for body in bodies if prompt_of(body).endswith("Answer:")]
     assert asked
-    assert all(body["stop"] == ["\n"] and body["max_tokens"] == 8 for body in asked)
+    assert all(body["stop"] == ["\n"] and body["max_tokens"] == ANSWER_TOKENS for body in asked)
     assert not any("Words:" in prompt_of(body) for body in bodies)
-    assert said[-1] == "used: the words of the answer of completions, at most 8 tokens"
+    assert said[-1] == "used: the words of the answer of completions, at most 16 tokens"
     assert result.scores["tuned"].test.value > result.scores["zero_shot"].test.value
 
 
 def test_what_answers_cost_is_forecast(make: MakeJob) -> None:
-    spec = make(api("http://of-the-tests/v1", answer_tokens=7, price={"input": 1.0, "output": 2.0}))
+    spec = make(api("http://of-the-tests/v1", price={"input": 1.0, "output": 2.0}))
     row = re.search(r"^test, tuned +(\d+) +(\d+) +\d+ +(\d+)", dry_run(spec), re.MULTILINE)
     assert row is not None
-    assert [int(number) for number in row.groups()] == [16, 16, 7 * 16]
+    assert [int(number) for number in row.groups()] == [16, 16, 16 * ANSWER_TOKENS]
 
 
 CONTINUOUS: dict[str, Any] = {"prompt": None, "method": None}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 from pathlib import Path
@@ -10,10 +11,13 @@ from typing import Any
 import pytest
 import yaml
 from rich.console import Console
+from scripted_upstream import ScriptedUpstream
+from text_runs import job_of
 from typer.testing import CliRunner
 
 from bbtune.cli import app
 from bbtune.errors import BbtuneError, JobError, TrackingError
+from bbtune.journal import read_journal
 from bbtune.loop import Limits
 from bbtune.progress import Plain
 from bbtune.result import JOURNAL, RESULT, SPEC, STUDY, TuneResult
@@ -461,3 +465,17 @@ def test_reading_a_suite_runs_and_writes_nothing(suite: Path, tmp_path: Path) ->
     study = read_suite(suite, [], tmp_path / "out")
     assert not any(member.is_done for member in study.members)
     assert not study.folder.exists()
+
+
+@pytest.mark.ray
+def test_runs_that_ask_the_same_endpoint_take_turns(tmp_path: Path, tiny_task: Path, ray_cluster: Any) -> None:
+    with ScriptedUpstream() as upstream:
+        spec = job_of(tiny_task, upstream.url, backbone={"api": {"cache": False}}, evaluators={"count": 0})
+        study = seeded_study(spec, [1, 2, 3], tmp_path / "out")
+        assert run_study(study, Lines()) == []
+    times = []
+    for member in study.members:
+        start, *_, stop = read_journal(member.folder / JOURNAL)
+        times.append((start["unix_ms"], stop["unix_ms"]))
+    times.sort()
+    assert all(end <= begin for (_, end), (begin, _) in itertools.pairwise(times))

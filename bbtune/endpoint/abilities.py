@@ -10,7 +10,7 @@ from bbtune.endpoint.matching import told_apart
 from bbtune.endpoint.reading import FreeForm, Generated, LabelLogprobs, PromptLogprobs, Reader
 from bbtune.endpoint.request import Style
 from bbtune.endpoint.shown import PromptWay
-from bbtune.endpoint_spec import ApiSpec
+from bbtune.endpoint_spec import ANSWER_TOKENS, ApiSpec
 from bbtune.errors import EndpointError
 from bbtune.task.verbalizer import Words
 
@@ -97,7 +97,12 @@ class Abilities:
 
 
 def choose(
-    abilities: Abilities, spec: ApiSpec, words: Words, follows_space: bool, others: Sequence[Words] = ()
+    abilities: Abilities,
+    spec: ApiSpec,
+    words: Words,
+    follows_space: bool,
+    others: Sequence[Words] = (),
+    answer_tokens: int = ANSWER_TOKENS,
 ) -> Reader:
     """The way to label scores: first tokens if they tell the labels apart, else prompts, else words that are said.
 
@@ -107,11 +112,12 @@ def choose(
         words: of each label.
         follows_space: whether a space stands between the text and the word.
         others: words that a search may choose instead, which have to be told apart, too.
+        answer_tokens: most tokens of an answer in words.
 
     Raises:
         EndpointError: if what is demanded is not there.
     """
-    possible, reasons = _ways(abilities, spec, (words, *others), follows_space)
+    possible, reasons = _ways(abilities, spec, (words, *others), follows_space, answer_tokens)
     if not possible:
         raise _impossible(spec, reasons)
     return possible[0]
@@ -126,7 +132,7 @@ def _impossible(spec: ApiSpec, reasons: list[str]) -> EndpointError:
 
 
 def choose_free_form(
-    abilities: Abilities, spec: ApiSpec, score: Callable[[str, str], float]
+    abilities: Abilities, spec: ApiSpec, score: Callable[[str, str], float], answer_tokens: int = ANSWER_TOKENS
 ) -> tuple[FreeForm, list[str]]:
     """The way to answers in words, and in words what was found and is used: a model that chats answers questions.
 
@@ -134,6 +140,7 @@ def choose_free_form(
         abilities: of the server.
         spec: of the job, which may demand a style.
         score: of an answer and a truth.
+        answer_tokens: most tokens of an answer.
 
     Raises:
         EndpointError: if what is demanded is not there.
@@ -141,8 +148,8 @@ def choose_free_form(
     styles = _styles(abilities, spec)
     if not styles:
         raise _impossible(spec, [_no_style(spec)])
-    used = f"used: the words of the answer of {_NAMES[styles[-1]]}, at most {spec.answer_tokens} tokens"
-    return FreeForm(styles[-1], spec.answer_tokens, score), [*abilities.sentences(), used]
+    used = f"used: the words of the answer of {_NAMES[styles[-1]]}, at most {answer_tokens} tokens"
+    return FreeForm(styles[-1], answer_tokens, score), [*abilities.sentences(), used]
 
 
 def _styles(abilities: Abilities, spec: ApiSpec) -> list[Style]:
@@ -159,7 +166,7 @@ def explain(
 ) -> list[str]:
     """What was found, what is used, and why nothing better; raises as :func:`choose` does."""
     reader = choose(abilities, spec, words, follows_space, others)
-    _, reasons = _ways(abilities, spec, (words, *others), follows_space)
+    _, reasons = _ways(abilities, spec, (words, *others), follows_space, 1)
     better = [reason for reason in reasons if not reason.startswith("generated")]
     demanded = spec.read != "auto" or spec.style != "auto"
     why = "as the job says" if demanded else "; ".join(better) if better else "the best way there is"
@@ -175,7 +182,9 @@ def _in_words(reader: Reader) -> str:
     return "generated: the words of the answer, matched to labels"
 
 
-def _ways(abilities: Abilities, spec: ApiSpec, every: Sequence[Words], space: bool) -> tuple[list[Reader], list[str]]:
+def _ways(
+    abilities: Abilities, spec: ApiSpec, every: Sequence[Words], space: bool, answer_tokens: int
+) -> tuple[list[Reader], list[str]]:
     """What is possible, best first, and why the rest is not."""
     found: list[tuple[int, Reader]] = []
     reasons: list[str] = []
@@ -198,6 +207,6 @@ def _ways(abilities: Abilities, spec: ApiSpec, every: Sequence[Words], space: bo
     else:
         reasons.append("prompt-logprobs: the server gives none that are right")
     for rank, style in enumerate(reversed(styles)):  # a model that chats answers questions
-        found.append((4 + rank, Generated(style, spec.answer_tokens)))
+        found.append((4 + rank, Generated(style, answer_tokens)))
     ranked = [reader for _, reader in sorted(found, key=lambda pair: pair[0])]
     return [reader for reader in ranked if spec.read in ("auto", reader.name)], reasons

@@ -44,7 +44,7 @@ class Account:
         Raises:
             EndpointError: if its key is not in the environment, or its server does not start.
         """
-        named = api.model_copy(update={"style": "auto", "read": "auto", "answer_tokens": 1})  # of the reader alone
+        named = api.model_copy(update={"style": "auto", "read": "auto"})  # of the reader alone
         if named not in self._endpoints:
             self._endpoints[named] = self._opened(api, threads)
         return self._endpoints[named]

@@ -14,7 +14,6 @@ from bbtune.endpoint.probe import probe
 from bbtune.endpoint.reading import FreeForm, LabelLogprobs, PromptLogprobs, Reader
 from bbtune.endpoint.request import Style, TextModel
 from bbtune.endpoint.shown import PromptWay
-from bbtune.endpoint_spec import ANSWER_TOKENS
 from bbtune.evaluation.account import Account
 from bbtune.evaluation.instruction_writer import InstructionWriter
 from bbtune.evaluation.local_text import LocalText
@@ -73,7 +72,7 @@ class TextModels:
         if api is None or abilities is None:
             return self._local_reader(), []
         asked = Abilities.from_dict(abilities), api, words, space, others
-        return choose(*asked), explain(*asked)
+        return choose(*asked, plan.spec.prompt.answer_tokens), explain(*asked)
 
     def _local_reader(self) -> Reader:
         """First tokens where they tell all labels apart, which a tokenizer that is here knows; else whole words."""
@@ -86,10 +85,11 @@ class TextModels:
 
     def _free_form(self, abilities: Mapping[str, Any] | None, metric: Metric) -> tuple[FreeForm, list[str]]:
         api, score = self._plan.spec.backbone.api, SCORES[metric.name]
+        most = self._plan.spec.prompt.answer_tokens
         if api is not None and abilities is not None:
-            return choose_free_form(Abilities.from_dict(abilities), api, score)
+            return choose_free_form(Abilities.from_dict(abilities), api, score, most)
         chats = isinstance(self.scorer, LocalText) and self.scorer.chats
-        return FreeForm("chat" if chats else "completion", ANSWER_TOKENS, score), []
+        return FreeForm("chat" if chats else "completion", most, score), []
 
     def close(self) -> None:
         """Close what was opened."""

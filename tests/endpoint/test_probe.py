@@ -16,7 +16,7 @@ from bbtune.endpoint.proof import first_tokens
 from bbtune.endpoint.reading import Generated, LabelLogprobs, PromptLogprobs
 from bbtune.endpoint.request import Answer, Request, Token
 from bbtune.endpoint.shown import PromptWay
-from bbtune.endpoint_spec import ApiSpec
+from bbtune.endpoint_spec import ANSWER_TOKENS, ApiSpec
 from bbtune.errors import EndpointError
 from bbtune.evaluation.local_text import LocalText
 from bbtune.spec import BackboneSpec
@@ -103,7 +103,7 @@ def test_a_model_that_does_what_is_asked_is_found_to(model: LocalText) -> None:
 def test_logprobs_that_are_ignored_are_not_believed(model: LocalText) -> None:
     found = probe(Changed(model, ignores_logprobs), SPEC, WORDS)
     assert (found.completion, found.completion_top, found.echo, found.prompt_logprobs) == (True, 0, None, None)
-    assert choose(found, SPEC, WORDS, True) == Generated("completion", SPEC.answer_tokens)
+    assert choose(found, SPEC, WORDS, True) == Generated("completion", ANSWER_TOKENS)
     assert "log-probabilities of completions: no (it answers, and ignores that it was asked)" in found.sentences()
 
 

@@ -12,6 +12,7 @@ from bbtune.endpoint.abilities import choose
 from bbtune.endpoint.endpoint import Endpoint
 from bbtune.endpoint.probe import probe
 from bbtune.endpoint.reading import Generated
+from bbtune.endpoint_spec import ANSWER_TOKENS
 from bbtune.errors import EndpointError
 
 WORDS = (("bad",), ("great",))
@@ -30,7 +31,7 @@ def test_logprobs_that_it_ignores_are_not_believed_and_generated_words_are_used(
     assert (found.echo, found.prompt_logprobs, found.lists) == (None, None, False)
     assert dict(found.reasons)["completion_top"] == "it answers, and ignores that it was asked"
     reader = choose(found, served.spec, WORDS, True)
-    assert reader == Generated("chat", served.spec.answer_tokens)
+    assert reader == Generated("chat", ANSWER_TOKENS)
     reading = reader.read(served.ask(reader.requests("it was a great film", WORDS)), WORDS)
     assert reading.logits.shape == (2,)
 
