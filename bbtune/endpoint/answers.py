@@ -25,7 +25,21 @@ def lasting(raw: Any) -> dict[str, Any]:
     kept = {name: value for name, value in raw.items() if name not in _PASSING}
     if isinstance(kept.get("usage"), dict):  # how much of the prompt the server happened to have in its own cache
         kept["usage"] = {name: value for name, value in kept["usage"].items() if name != "prompt_tokens_details"}
+    if isinstance(kept.get("choices"), list):
+        kept["choices"] = [_slim(choice) for choice in kept["choices"]]
     return kept
+
+
+def _slim(choice: Any) -> Any:
+    """A choice whose probable tokens are text and log-probability alone: with numbers and bytes a thousand are 100 kB."""
+    try:
+        content = [
+            {**entry, "top_logprobs": [{key: top[key] for key in ("token", "logprob")} for top in _tops(entry)]}
+            for entry in choice["logprobs"]["content"]
+        ]
+    except (KeyError, TypeError, AttributeError):  # of another shape, which is read as it is
+        return choice
+    return {**choice, "logprobs": {**choice["logprobs"], "content": content}}
 
 
 def read_answer(raw: Mapping[str, Any], otherwise: Tokens, cached: bool = False) -> Answer:

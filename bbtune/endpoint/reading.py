@@ -85,8 +85,10 @@ class LabelLogprobs:
             return _nothing(len(words))  # the model ended its answer before it began
         found: list[list[float]] = [[] for _ in words]
         top = answer.tokens[0].top
+        initials = {bare(word)[:1] for of_label in words for word in of_label}
         for token, logprob in top:
-            label = self._label(bare(token), words)
+            name = bare(token)
+            label = self._label(name, words) if name[:1] in initials else None  # most begin no word
             if label is not None:
                 found[label].append(logprob)
         bound = min(logprob for _, logprob in top)

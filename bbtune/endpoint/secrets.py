@@ -24,7 +24,7 @@ class Secret:
         source: where it came from, for messages, such as ``the environment variable OPENAI_API_KEY``.
     """
 
-    __slots__ = ("_hidden", "_key", "source")
+    __slots__ = ("_hidden", "_key", "_shortest", "source")
 
     def __init__(self, key: str, source: str = "the job") -> None:
         if not key.isascii() or not key.isprintable() or " " in key:
@@ -33,6 +33,7 @@ class Secret:
         self.source = source
         forms = sorted(_forms(key), key=len, reverse=True) if len(key) >= SHORTEST else []
         self._hidden = re.compile("|".join(map(re.escape, forms))) if forms else None
+        self._shortest = min(map(len, forms), default=0)
 
     @classmethod
     def from_environment(cls, name: str | None) -> Secret:
@@ -57,7 +58,9 @@ class Secret:
 
     def redact(self, text: str) -> str:
         """The text with the key, plain or encoded, replaced by ``***``."""
-        return self._hidden.sub(HIDDEN, text) if self._hidden else text
+        if self._hidden is None or len(text) < self._shortest:  # most texts are the single tokens of an answer
+            return text
+        return self._hidden.sub(HIDDEN, text)
 
     def redact_all(self, value: Any) -> Any:
         """A JSON value with the key replaced in every text of it, names of fields included."""

@@ -52,7 +52,7 @@ class AnswerStore:
         Raises:
             EndpointError: if the file cannot be written.
         """
-        raw = zlib.compress(json.dumps(answer.raw).encode())  # a thousand tokens beside each one are 100 kB
+        raw = zlib.compress(json.dumps(answer.raw).encode(), level=1)  # a thousand tokens beside each one are 40 kB
         row = (key, raw, answer.input_tokens, answer.output_tokens)
         with self._database.open() as link:
             link.execute("INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?)", row)
