@@ -31,7 +31,7 @@ def lasting(raw: Any) -> dict[str, Any]:
 
 
 def _slim(choice: Any) -> Any:
-    """A choice whose probable tokens are text and log-probability alone: with numbers and bytes a thousand are 100 kB."""
+    """A choice whose probable tokens are text and log-probability alone: a thousand with their bytes are 100 kB."""
     try:
         content = [
             {**entry, "top_logprobs": [{key: top[key] for key in ("token", "logprob")} for top in _tops(entry)]}
