@@ -180,6 +180,7 @@ class TuneResult:
         cost, task = self.cost, self.spec.task
         counted = f"{cost.evaluations} evaluations, {cost.examples} examples"
         backward = f"{cost.backward_examples} of them backward, " if cost.backward_examples else ""
+        forwards = f"{cost.layer_forwards} layer-forwards, " if cost.layer_forwards else ""
         rows = [f"{'':<12}{'dev (selected on)':<24}test"]
         for name, scored in self.scores.items():
             rows.append(f"{name.replace('_', '-'):<12}{scored.dev!s:<24}{scored.test}")
@@ -189,8 +190,7 @@ class TuneResult:
                 *rows,
                 f"{'gain':<12}{'':<24}{self.gain.value:+.3f} [{self.gain.low:+.3f}, {self.gain.high:+.3f}]",
                 self.verdict(),
-                f"cost: {counted}, {backward}{cost.layer_forwards} layer-forwards, {cost.seconds:.1f} s; "
-                f"stopped by {self.stop_reason}",
+                f"cost: {counted}, {backward}{forwards}{cost.seconds:.1f} s; stopped by {self.stop_reason}",
                 *self._in_words(),
                 f"spec {self.spec.spec_hash[:12]}, seeds: job {self.seeds['job']}, task {self.seeds['task']}; "
                 f"task {task.source}, model {self.spec.backbone.named}",
