@@ -8,7 +8,7 @@ from typing import Any
 
 from bbtune.errors import Fault, hide_credentials
 from bbtune.optimizers.base import population_asked
-from bbtune.spec import MONEY, BaseJob, BaselineJob, JobSpec, MethodSpec
+from bbtune.spec import MONEY, BaseJob, BaselineJob, JobSpec, MethodSpec, TextJob
 
 
 def combination_faults(spec: BaseJob, broken: set[str]) -> list[Fault]:
@@ -43,17 +43,19 @@ def combination_faults(spec: BaseJob, broken: set[str]) -> list[Fault]:
 
 
 def _money_faults(spec: BaseJob, sound: Callable[..., bool]) -> list[Fault]:
-    """Caps on money need an API, and those on dollars its price."""
-    api, caps = spec.backbone.api, spec.budget.model_dump(include=MONEY)
-    if not sound("backbone", "budget"):
+    """Caps on money need an API, and those on dollars the price of each that is paid."""
+    caps, writer = spec.budget.model_dump(include=MONEY), spec.method.writer if isinstance(spec, TextJob) else None
+    if not sound("backbone", "budget", "method.writer"):
         return []
-    if api is None:
+    apis = {"backbone.api": spec.backbone.api, "method.writer.api": writer.api if writer else None}
+    asked = {path: api for path, api in apis.items() if api is not None}
+    if not asked:
         why = "expected none, only an API is paid; take evaluations or examples"
         return [Fault(f"budget.{name}", f"{why}, got {cap}") for name, cap in caps.items() if cap is not None]
-    if spec.budget.dollars is not None and api.price is None:
-        form = "{input: DOLLARS, output: DOLLARS} for a million tokens"
-        return [Fault("backbone.api.price", f"missing; budget.dollars needs it, {form}")]
-    return []
+    away = {path: api for path, api in asked.items() if api.serve is None} or asked  # what is served here costs nothing
+    form = "{input: DOLLARS, output: DOLLARS} for a million tokens"
+    lacking = [f"{path}.price" for path, api in away.items() if api.price is None and spec.budget.dollars is not None]
+    return [Fault(path, f"missing; budget.dollars needs it, {form}") for path in lacking]
 
 
 def _budget_faults(spec: BaseJob, sound: Callable[..., bool]) -> list[Fault]:

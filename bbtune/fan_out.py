@@ -9,7 +9,7 @@ from typing import Any
 
 from bbtune.errors import BbtuneError
 from bbtune.evaluation.ray_cluster import check_cluster, import_ray, joined_cluster, last_line
-from bbtune.spec import BaseJob, EvaluatorsSpec, TextJob
+from bbtune.spec import BaseJob, EvaluatorsSpec
 from bbtune.study import Member
 
 Work = Callable[[BaseJob, Path], None]
@@ -74,9 +74,7 @@ def _may_begin(member: Member, flying: Sequence[Member], free: dict[str, float])
 
 def _endpoints(spec: BaseJob) -> set[str]:
     """Addresses that a run asks; a server that it starts is its own."""
-    writer = spec.method.writer if isinstance(spec, TextJob) else None
-    apis = (spec.backbone.api, writer.api if writer else None)
-    return {api.base_url for api in apis if api is not None and api.base_url is not None}
+    return {api.base_url for api in spec.apis if api.base_url is not None}
 
 
 def _fits(needs: dict[str, float], free: dict[str, float]) -> bool:

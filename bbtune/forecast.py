@@ -11,7 +11,7 @@ import numpy as np
 from bbtune.cost import Spent
 from bbtune.endpoint.request import Request, Style
 from bbtune.endpoint.usage import Bound
-from bbtune.endpoint_spec import PriceSpec
+from bbtune.endpoint_spec import ApiSpec
 from bbtune.prompts.text import CHARACTERS, TextSpace, cut_fields
 from bbtune.search_plan import SearchPlan
 from bbtune.task.task import Example
@@ -98,7 +98,7 @@ class Forecast:
         most = Bound().of(Request(" " * self._longest(test), self._asking.style, self._asking.answer_tokens))
         read = math.ceil(_CAUTION * max(total.input_tokens, seen * total.requests)) + most.input
         written = math.ceil(_CAUTION * total.output_tokens) + most.output
-        return Spent(math.ceil(_RETRIES * total.requests), 0, read, written, self._dollars(read, written))
+        return self._priced(math.ceil(_RETRIES * total.requests), read, written)
 
     def generations(self, test: Volume) -> float:
         """How many the budget holds, each with a new prompt for dev to judge; seconds are not foreseen.
@@ -151,11 +151,7 @@ class Forecast:
         return Item(name, texts, self._priced(sent, read, texts * self._asking.answer_tokens))
 
     def _priced(self, requests: int, read: int, written: int) -> Spent:
-        return Spent(requests, 0, read, written, self._dollars(read, written))
-
-    def _dollars(self, read: int, written: int) -> float:
-        api = self._plan.spec.backbone.api
-        return dollars(api.price if api else None, read, written)
+        return priced(self._plan.spec.backbone.api, requests, read, written)
 
 
 def _total(items: Sequence[Item]) -> Spent:
@@ -177,14 +173,12 @@ def volume(examples: Sequence[Example], template: Template, characters: int, cou
 def held_back_for_embeddings(plan: SearchPlan, test: Volume) -> Spent:
     """What the search of a continuous prompt leaves to the dev and test splits, asked with and without the prompt."""
     requests = 2 * (test.texts + len(plan.dev))
-    around = plan.spec.prompt.tokens or 0
-    tokens, api = (
-        math.ceil(_CAUTION * requests * (test.tokens + around + _AROUND["completion"])),
-        plan.spec.backbone.api,
-    )
-    return Spent(requests, 0, tokens, requests, dollars(api.price if api else None, tokens, requests))
+    each = test.tokens + (plan.spec.prompt.tokens or 0) + _AROUND["completion"]
+    return priced(plan.spec.backbone.api, requests, math.ceil(_CAUTION * requests * each), requests)
 
 
-def dollars(price: PriceSpec | None, read: int, written: int) -> float:
-    """Of tokens read and written, at a price."""
-    return 0.0 if price is None else (read * price.input + written * price.output) / 1e6
+def priced(api: ApiSpec | None, requests: int, read: int, written: int) -> Spent:
+    """What requests that read and write so many tokens in all are charged; nothing in dollars without a price."""
+    price = api.price if api else None
+    dollars = 0.0 if price is None else (read * price.input + written * price.output) / 1e6
+    return Spent(requests, 0, read, written, dollars)

@@ -12,6 +12,7 @@ import json
 import os
 import time
 from base64 import b64decode, b64encode
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -26,10 +27,11 @@ from bbtune.cost import Spent
 from bbtune.errors import BudgetReached, DeadlineReached, JournalError
 from bbtune.evaluation.base import Evaluator, Scores, Split
 from bbtune.objective import Subset
+from bbtune.spec import MONEY
 
 FORMAT = 6
 Record = dict[str, Any]
-MONEY_REASONS = tuple(f"budget.{cap}" for cap in ("requests", "tokens", "dollars"))
+MONEY_REASONS = {f"budget.{cap}" for cap in MONEY}
 
 
 class Journal:
@@ -161,7 +163,7 @@ class Recorded:
         self._journal = journal
         self._keep_logits = keep_logits
         self._past = [record for record in records if record["event"] == "scores"]
-        self._stopped = next((str(record["reason"]) for record in records if record["event"] == "stop"), None)
+        self._stopped = recorded_end(records)
         self._next = 0
         last = max((record.get("elapsed_s", 0.0) for record in records), default=0.0)
         self.began = time.monotonic() - last
@@ -183,14 +185,15 @@ class Recorded:
 
         Raises:
             JournalError: if the record at this place is of another z, split or subset.
+            EndOfRecord: if the records are used up, and there is nobody to ask.
+            BudgetReached: where a cap on money ended the recorded run at this place.
+            DeadlineReached: where the seconds did, or do now.
         """
         if self._next < len(self._past):
             self._next += 1
             return _replayed(self._past[self._next - 1], z, split, subset)
-        if self._stopped in MONEY_REASONS:
-            raise BudgetReached(self._stopped)
-        if self._stopped:  # beside caps on money only the budget of seconds stops a search before its next call
-            raise DeadlineReached("the budget of seconds ended inside a generation")
+        if self._stopped is not None:
+            raise self._stopped
         if self._evaluator is None:
             raise EndOfRecord
         scores = self._evaluator.evaluate(z, split, deadline, first, subset)
@@ -206,6 +209,19 @@ class Recorded:
 
 class EndOfRecord(Exception):
     """The records are used up, and there is nobody to ask."""
+
+
+def recorded_end(records: Sequence[Record]) -> BudgetReached | DeadlineReached | None:
+    """What stopped a recorded run where its records are used up; None where it has not stopped.
+
+    Beside caps on money only the budget of seconds stops a search before its next call.
+    """
+    reason = next((str(record["reason"]) for record in records if record["event"] == "stop"), None)
+    if reason is None:
+        return None
+    if reason in MONEY_REASONS:
+        return BudgetReached(reason)
+    return DeadlineReached("the budget of seconds ended inside a generation")
 
 
 def now_ms() -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -29,34 +30,33 @@ def probe_job(spec: BaseJob) -> list[str]:
     if spec.backbone.api is None:
         raise BbtuneError("expected a job with backbone.api to probe, got one whose model is loaded here")
     plan, task, _ = make_plan(spec)
+    if not isinstance(plan, TextPlan):
+        raise BbtuneError("expected a job with prompt.kind text; others find out what the server does in the run")
     api = spec.backbone.api.model_copy(update={"cache": False})
-    fresh = spec.model_copy(update={"backbone": spec.backbone.model_copy(update={"api": api})})
+    fresh = plan.spec.model_copy(update={"backbone": spec.backbone.model_copy(update={"api": api})})
     with TemporaryDirectory() as folder:
-        models = TextModels(_with(plan, fresh), Path(folder))
+        models = TextModels(replace(plan, spec=fresh), Path(folder))
         try:
             return models.reader(models.probe(), task.metric)[1]
         finally:
             models.close()
 
 
-def _with(plan: Plan, spec: BaseJob) -> TextPlan:
-    if not isinstance(plan, TextPlan) or not isinstance(spec, type(plan.spec)):
-        raise BbtuneError("expected a job with prompt.kind text; others find out what the server does in the run")
-    return TextPlan(
-        spec=spec,
-        kind=plan.kind,
-        template=plan.template,
-        label_words=plan.label_words,
-        train=plan.train,
-        dev=plan.dev,
-    )
+def forecast_text(spec: BaseJob) -> str:
+    """A table of what a run will ask of an API, and pay for it, at the most.
 
-
-def forecast_text(plan: Plan, task: Task) -> str:
-    """A table of what a run will ask of an API, and pay for it, at the most."""
-    if not isinstance(plan, TextPlan) or plan.spec.backbone.api is None:
+    Raises:
+        JobError: with every fault of the job.
+        BbtuneError: for a job that is no search for a prompt in words, or pays nothing.
+    """
+    api = spec.backbone.api
+    if not isinstance(spec, TextJob) or api is None:
         raise BbtuneError("expected a search for a prompt in words with backbone.api: other jobs are not forecast")
-    api = plan.spec.backbone.api
+    plan, task, _ = make_plan(spec)
+    return _table(plan, task, api)
+
+
+def _table(plan: TextPlan, task: Task, api: ApiSpec) -> str:
     count, how = _counter(plan.spec.backbone)
     most_words = max(sum(map(len, words)) for words in plan.every_words)
     forecast = Forecast(plan, plan.space(), count, _asking(api, most_words, plan.spec.prompt.answer_tokens))

@@ -157,6 +157,8 @@ def _reading_key(plan: Plan, start: Record) -> str:
     spec = plan.spec
     said = [start["model_sha256"], start["task_sha256"], spec.backbone.model_dump(mode="json"), spec.prompt.text]
     said += [spec.prompt.place, plan.kind, plan.template.text, plan.label_words]
+    if isinstance(plan, TextPlan):  # joined otherwise than the text of a continuous prompt, and read by what is named
+        said += [plan.spec.prompt.kind, plan.every_words, plan.spec.prompt.answer_tokens]
     return hashlib.sha256(json.dumps(said).encode()).hexdigest()
 
 

@@ -9,7 +9,7 @@ from typing import Annotated
 from pydantic import AfterValidator
 
 
-def absolute(source: str) -> str:
+def _absolute(source: str) -> str:
     """Expand ``~`` and ``$NAME`` in sources that are local paths, and make them absolute."""
     scheme, colon, rest = source.partition(":")
     if not colon or scheme not in {"folder", "file", "path"}:
@@ -20,29 +20,29 @@ def absolute(source: str) -> str:
     return f"{scheme}:{os.path.abspath(path)}"
 
 
-def task_source(source: str) -> str:
+def _task_source(source: str) -> str:
     """A task source, its path absolute."""
     scheme, _, rest = source.partition(":")
     if scheme not in {"folder", "file", "hf", "builtin"} or not rest:
         raise ValueError("expected folder:DIR, file:TABLE, hf:NAME or builtin:NAME")
-    return absolute(source)
+    return _absolute(source)
 
 
-def test_source(source: str) -> str:
+def _test_source(source: str) -> str:
     """A table, its path absolute."""
     if not source.startswith("file:") or source == "file:":
         raise ValueError("expected file:TABLE")
-    return absolute(source)
+    return _absolute(source)
 
 
-def model_source(source: str) -> str:
+def _model_source(source: str) -> str:
     """A model source, its path absolute."""
     scheme, _, rest = source.partition(":")
     if scheme not in {"hf", "path", "package", "cache"} or not rest:
         raise ValueError("expected hf:NAME, path:DIR_OR_GGUF, package:NAME or cache:NAME")
-    return absolute(source)
+    return _absolute(source)
 
 
-TaskSource = Annotated[str, AfterValidator(task_source)]
-TestSource = Annotated[str, AfterValidator(test_source)]
-ModelSource = Annotated[str, AfterValidator(model_source)]
+TaskSource = Annotated[str, AfterValidator(_task_source)]
+TestSource = Annotated[str, AfterValidator(_test_source)]
+ModelSource = Annotated[str, AfterValidator(_model_source)]

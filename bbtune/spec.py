@@ -201,6 +201,11 @@ class BaseJob(Part):
     seed: Annotated[int, Field(ge=0)] = 0
 
     @property
+    def apis(self) -> list[ApiSpec]:
+        """The endpoints that it asks."""
+        return [self.backbone.api] if self.backbone.api else []
+
+    @property
     def spec_hash(self) -> str:
         """SHA-256 (hex) of all that decides the trace: not name, tracking, number of evaluators, caps on money."""
         kept = self.model_dump(mode="json", exclude=_APART)
@@ -246,6 +251,12 @@ class TextJob(BaseJob):
 
     prompt: TextPromptSpec
     method: TextMethodSpec = TextMethodSpec()
+
+    @property
+    def apis(self) -> list[ApiSpec]:
+        """The endpoints that it asks: of the model, and of the writer."""
+        writer = self.method.writer
+        return super().apis + ([writer.api] if writer and writer.api else [])
 
     @property
     def method_name(self) -> str:

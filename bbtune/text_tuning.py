@@ -79,7 +79,7 @@ class TextTuning(Method):
             self._z = event.z
             self._models.purse.release_hold()
             self._tell_guesses(evaluator)
-            cost = replace(event.cost, **asdict(self.paid())) if spec.backbone.api else event.cost
+            cost = replace(event.cost, **asdict(self.paid()))  # the probe and the writer, too
             yield Fitted(event.reason, cost, {"z": event.z}, event.z.size, self._reading(event.z))
 
     def label_logits(self, examples: Sequence[Example]) -> NDArray[np.float32]:
@@ -130,6 +130,8 @@ class TextTuning(Method):
         Args:
             seen: tokens in of a request of the search in the mean, once that is known.
         """
+        if self._plan.spec.backbone.api is None:
+            return  # a writer alone is paid, and not asked any more
         self._models.purse.hold_back(self._forecast.held_back(self._test, seen))
 
     @cached_property

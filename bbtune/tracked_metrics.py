@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict, fields
 
 from bbtune.cost import Spent
-from bbtune.endpoint_spec import ApiSpec
 from bbtune.loop import Cost, Generation
 from bbtune.result import TuneResult
-from bbtune.spec import BaseJob, TextJob
+from bbtune.spec import BaseJob
 
 _MONEY = {field.name for field in fields(Spent)}
 
@@ -57,13 +56,7 @@ def result_metrics(result: TuneResult) -> dict[str, float]:
 
 def _paid(result: TuneResult) -> dict[str, float]:
     """``paid_requests``, ``paid_input_tokens``, ...: the probe, the writer and the test split included."""
-    asked = _apis(result.spec)
+    asked = result.spec.apis
     unknown = set() if any(api.price for api in asked) else {"dollars"}
     paid = asdict(result.paid) if asked else {}
     return {f"paid_{name}": float(value) for name, value in paid.items() if name not in unknown}
-
-
-def _apis(spec: BaseJob) -> list[ApiSpec]:
-    """The endpoints of a job: of the model, and of the writer."""
-    writer = spec.method.writer if isinstance(spec, TextJob) else None
-    return [api for api in (spec.backbone.api, writer.api if writer else None) if api is not None]

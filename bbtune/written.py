@@ -8,8 +8,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from bbtune.errors import BudgetReached, DeadlineReached, JournalError
-from bbtune.journal import EndOfRecord, Journal, Record
+from bbtune.errors import DeadlineReached, JournalError
+from bbtune.journal import EndOfRecord, Journal, Record, recorded_end
 from bbtune.text_search.writer import Ask, TimedWriter
 
 
@@ -29,7 +29,7 @@ class RecordedWriter:
         self._writer = writer
         self._journal = journal
         self._past = [record for record in records if record["event"] == "written"]
-        self._stopped = next((str(record["reason"]) for record in records if record["event"] == "stop"), None)
+        self._stopped = recorded_end(records)
         self._next = 0
         self.deadline: float | None = None
 
@@ -47,12 +47,12 @@ class RecordedWriter:
             self._next += 1
             return _replayed(self._past[self._next - 1], digest)
         if self._stopped is not None:
-            raise _end(self._stopped)
+            raise self._stopped
         if self._writer is None:
             raise EndOfRecord
         texts = self._writer.write(asks, self.deadline)
         if self.deadline is not None and time.monotonic() > self.deadline:
-            raise _end("budget.seconds")
+            raise DeadlineReached("the budget of seconds ended while instructions were being written")
         if self._journal is not None:
             self._journal.append({"event": "written", "asked_sha256": digest, "texts": texts})
         return texts
@@ -71,10 +71,3 @@ def _replayed(record: Record, digest: str) -> list[str]:
             "first line on the machine of the run, or start a new one"
         )
     return list(record["texts"])
-
-
-def _end(reason: str) -> BudgetReached | DeadlineReached:
-    """How a run stopped that never got an answer here."""
-    if reason == "budget.seconds":
-        return DeadlineReached("the budget of seconds ended inside a generation")
-    return BudgetReached(reason)

@@ -14,7 +14,7 @@ from bbtune.endpoint_spec import ANSWER_TOKENS, ApiSpec
 from bbtune.errors import EndpointError
 from bbtune.task.verbalizer import Words
 
-_NAMES = {"chat": "chat", "completion": "completions"}
+_NAMES: dict[Style, str] = {"chat": "chat", "completion": "completions"}
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Abilities:
     def sentences(self) -> list[str]:
         """What was found."""
         return [
-            *(self._said(_NAMES[style], style, getattr(self, style)) for style in ("chat", "completion")),
+            *(self._said(name, style, getattr(self, style)) for style, name in _NAMES.items()),
             *self._tops(),
             *(self._way(name) for name in ("echo", "prompt_logprobs")),
             self._said("several prompts in one request", "lists", self.lists),
@@ -85,7 +85,7 @@ class Abilities:
     def _tops(self) -> Iterator[str]:
         for style, name in _NAMES.items():
             if getattr(self, style):
-                top, reason = self.top("chat" if style == "chat" else "completion"), dict(self.reasons)
+                top, reason = self.top(style), dict(self.reasons)
                 why = f" ({reason[f'{style}_top']})" if f"{style}_top" in reason else ""
                 yield f"log-probabilities of {name}: {f'of the {top} most probable tokens' if top else 'no'}{why}"
 
@@ -167,9 +167,8 @@ def explain(
     """What was found, what is used, and why nothing better; raises as :func:`choose` does."""
     reader = choose(abilities, spec, words, follows_space, others)
     _, reasons = _ways(abilities, spec, (words, *others), follows_space, 1)
-    better = [reason for reason in reasons if not reason.startswith("generated")]
     demanded = spec.read != "auto" or spec.style != "auto"
-    why = "as the job says" if demanded else "; ".join(better) if better else "the best way there is"
+    why = "as the job says" if demanded else "; ".join(reasons) or "the best way there is"
     return [*abilities.sentences(), f"used: {_in_words(reader)}; {why}"]
 
 

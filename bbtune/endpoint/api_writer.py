@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
+from bbtune.endpoint.reading import generation
 from bbtune.endpoint.request import Request, Style, TextModel
 from bbtune.errors import EndpointError
 from bbtune.text_search.wording import chat_prompt, completion_prompt, instruction_in
@@ -46,12 +48,7 @@ class ApiWriter:
                 "method.writer: expected asks in words, got a vector, which no API takes; set writer.model to a model "
                 "that runs here, or choose another search than instruct-zero"
             )
-        chat = self._style == "chat"
-        return Request(
-            chat_prompt(ask) if chat else completion_prompt(ask),
-            self._style,
-            max_tokens=self._max_tokens,
-            temperature=self._temperature,
-            seed=ask.seed,
-            stop=() if chat else ("\n",),
+        prompt = chat_prompt(ask) if self._style == "chat" else completion_prompt(ask)
+        return replace(
+            generation(prompt, self._style, self._max_tokens), temperature=self._temperature, seed=ask.seed
         )

@@ -46,7 +46,7 @@ class Client:
         import openai
 
         self._openai, self._httpx = openai, httpx2
-        self._base_url, self._model, self._secret = base_url, model, secret
+        self._model, self._secret = model, secret
         # A redirect would send, and pay, a second time; a proxy of the environment does not know this machine.
         try:
             http = openai.DefaultHttpxClient(

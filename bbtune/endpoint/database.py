@@ -1,4 +1,4 @@
-"""SQLite files of a run: written through before the work goes on, whole after a kill."""
+"""SQLite files: written through before the work goes on, whole after a kill."""
 
 from __future__ import annotations
 

@@ -31,6 +31,9 @@ class Endpoint:
         store: of answers; None to keep none.
         base_url: where it is; None for the one of the spec.
 
+    Attributes:
+        spec, purse: as given.
+
     Raises:
         EndpointError: if it has no address.
     """
@@ -39,14 +42,14 @@ class Endpoint:
         self, spec: ApiSpec, secret: Secret, purse: Purse, store: AnswerStore | None, base_url: str | None = None
     ) -> None:
         self.spec, self.purse = spec, purse
-        self.model = spec.model or "model"  # a server that has one model takes any name
-        self.price = Price.of(spec.price)
-        self.bound = Bound()
+        self._model = spec.model or "model"  # a server that has one model takes any name
+        self._price = Price.of(spec.price)
+        self._bound = Bound()
         self._store = store
         address = base_url or spec.base_url
         if address is None:
             raise EndpointError("expected the address of the server that the job has served, got none; pass base_url")
-        self._client = Client(address, self.model, secret, spec.timeout_s)
+        self._client = Client(address, self._model, secret, spec.timeout_s)
         self._pace = Pace(spec.requests_per_minute, spec.tokens_per_minute)
         self._patience = Patience(spec.place, spec.attempts, spec.patience_s)
         self._pool = ThreadPoolExecutor(spec.concurrency, thread_name_prefix="endpoint")
@@ -66,7 +69,7 @@ class Endpoint:
             EndpointError: if the endpoint refuses, or stays down.
         """
         call = Call(deadline)
-        keys = [request.key(self.spec.place, self.model) for request in requests]
+        keys = [request.key(self.spec.place, self._model) for request in requests]
         found: dict[str, Future[Answer]] = {}
         try:
             for key, request in dict(zip(keys, requests, strict=True)).items():
@@ -109,7 +112,7 @@ class Endpoint:
     def _known(self, key: str, request: Request) -> Answer | None:
         answer = None if self._store is None else self._store.get(key)
         if answer is not None:
-            self.bound.learn(request, Tokens.of(answer))
+            self._bound.learn(request, Tokens.of(answer))
         return answer
 
     def _bought(self, key: str, request: Request, call: Call) -> Answer:
@@ -118,9 +121,9 @@ class Endpoint:
     def _once(self, key: str, request: Request, call: Call) -> Answer:
         """One attempt: wait for the turn, reserve, send, keep, settle."""
         call.check()
-        bound = self.bound.of(request)
+        bound = self._bound.of(request)
         slot = self._pace.take(bound.total, call.pause)
-        ticket = self.purse.reserve(bound, self.price, call.check)
+        ticket = self.purse.reserve(bound, self._price, call.check)
         try:
             response = self._client.send(request)
             answer = replace(read_answer(lasting(response.raw), otherwise=bound), headers=response.headers)
@@ -134,7 +137,7 @@ class Endpoint:
         finally:
             self.purse.settle(ticket, used)
         self._pace.correct(slot, used.total)
-        self.bound.learn(request, used)
+        self._bound.learn(request, used)
         return answer
 
     def _write_off(self, ticket: Ticket, error: BaseException) -> None:
@@ -143,4 +146,6 @@ class Endpoint:
         else:
             self.purse.release(ticket)
         if isinstance(error, Failure) and error.kind == "busy":
-            self._pace.hold(self._patience.first_wait_s if error.retry_after_s is None else error.retry_after_s)
+            wait_s = self._patience.first_wait_s if error.retry_after_s is None else error.retry_after_s
+            if wait_s <= self.spec.patience_s:  # a longer one ends the call, and is not waited for by the next
+                self._pace.hold(wait_s)

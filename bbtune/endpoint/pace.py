@@ -13,7 +13,12 @@ WINDOW_S = 60.0
 
 @dataclass
 class Slot:
-    """One request in the window; its tokens are corrected once they are known."""
+    """One request in the window.
+
+    Attributes:
+        at: seconds, on the clock of the pace.
+        tokens: the most that it can cost, corrected once its answer is there.
+    """
 
     at: float
     tokens: int

@@ -18,13 +18,8 @@ from bbtune.task.verbalizer import Words
 _PROMPT = "Last week my neighbour told me about"  # goes on in many ways, so that neighbouring values differ
 _OTHER = "One, two, three, four,"
 _ONLY = "only with completions"
-_TOPS = (
-    1000,
-    100,
-    20,
-    5,
-    0,
-)  # llama.cpp takes any number, vLLM as many as it is set to, OpenAI's chat 20, its completions 5
+# llama.cpp takes any number, vLLM as many as it is set to, OpenAI's chat 20, its completions 5.
+_TOPS = (1000, 100, 20, 5, 0)
 _TOKENS = 4
 _DRAWN = 12
 _KEY = (401, 403)
@@ -99,7 +94,8 @@ class _Probe:
         except EndpointError as error:
             self._reasons[name] = _short(error)
             if not isinstance(error, Refused) and self._plain:
-                self._ask(replace(self._plain, repeat=self._plain.repeat + 9))  # raises if it is down altogether
+                # Raises if it is down altogether; never an answer that is there already.
+                self._ask(replace(self._plain, repeat=1 + len(self._reasons)))
             return None
 
     def _first(self, style: Style) -> Answer:

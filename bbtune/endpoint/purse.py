@@ -91,7 +91,6 @@ class Purse:
     """
 
     def __init__(self, path: Path, caps: Caps) -> None:
-        self.caps = caps
         self._most = {"requests": caps.requests, "tokens": caps.tokens, "dollars": _pico(caps.dollars)}
         self._database = Database(path, _SCHEMA, _ADVICE, alone=True)
         self._changed = Condition()
@@ -100,7 +99,7 @@ class Purse:
         with self._database.open() as link:
             link.execute("UPDATE sent SET state = 'lost' WHERE state = 'open'")
             self._cached = int(link.execute("SELECT coalesce(sum(answers), 0) FROM cached").fetchone()[0])
-        self._settled, self._lost = self._counted("1"), self._counted("state = 'lost'")
+        self._settled = self._counted("1")
 
     def reserve(self, bound: Tokens, price: Price, check: Callable[[], None] = lambda: None) -> Ticket:
         """Set aside the most that a request can cost; waits for others in flight where these may leave enough.
@@ -165,7 +164,7 @@ class Purse:
     def lost(self) -> Spent:
         """The part of :meth:`spent` that went into requests whose answer was lost, at the most it can have been."""
         with self._changed:
-            return self._lost.spent()
+            return self._counted("state = 'lost'").spent()
 
     def close(self) -> None:
         """Close the file."""
@@ -179,8 +178,6 @@ class Purse:
                 link.execute("UPDATE sent SET state = ?, input = ?, output = ?, pico = ? WHERE id = ?", row)
             self._reserved -= _Sum.of(ticket.bound, ticket.price)
             self._settled += cost
-            if state == "lost":
-                self._lost += cost
             self._changed.notify_all()
 
     def _sent(self) -> _Sum:

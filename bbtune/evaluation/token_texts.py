@@ -11,6 +11,9 @@ class TokenTexts:
 
     Args:
         tokenizer: of transformers.
+
+    Attributes:
+        ends: ids of the tokens that end an answer.
     """
 
     def __init__(self, tokenizer: Any) -> None:

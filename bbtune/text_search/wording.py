@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 
 from bbtune.text_search.writer import Ask
 
@@ -39,12 +38,12 @@ _QUOTES = (('"', '"'), ("'", "'"), ("`", "`"), ("“", "”"), ("«", "»"), ("*
 
 def chat_prompt(ask: Ask) -> str:
     """The message to a model that follows instructions; of a paraphrase or a combination."""
-    return _filled(_CHAT[ask.kind], ask.texts)
+    return _CHAT[ask.kind].format(*ask.texts)
 
 
 def completion_prompt(ask: Ask) -> str:
     """The text that a plain language model goes on from, up to the end of a line."""
-    return _filled(_COMPLETION[ask.kind], ask.texts)
+    return _COMPLETION[ask.kind].format(*ask.texts)
 
 
 def instruction_in(answer: str) -> str:
@@ -69,8 +68,3 @@ def _bare(line: str) -> str:
             if len(text) > len(left) + len(right) and text.startswith(left) and text.endswith(right):
                 text = text[len(left) : -len(right)].strip()
     return text
-
-
-def _filled(pattern: str, texts: Sequence[str]) -> str:
-    """The pattern with texts in it, whose braces stay as they are."""
-    return pattern.format(*texts)
