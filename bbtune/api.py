@@ -16,7 +16,7 @@ from bbtune.probing import forecast_text
 from bbtune.progress import Show
 from bbtune.result import JOURNAL, RESULT, SPEC, STUDY, TuneResult, study_hint
 from bbtune.session import Session, check_same_run, recorded_events, run_card, start_record
-from bbtune.spec import BaseJob, TextJob
+from bbtune.spec import BaseJob
 from bbtune.tracking import send_all
 
 Job = BaseJob | Mapping[str, Any] | str | Path
@@ -136,11 +136,7 @@ def dry_run(job: Job) -> str:
         JobError: with every fault of the job.
         BbtuneError: for a job that pays nothing.
     """
-    spec = _spec(job)
-    if not isinstance(spec, TextJob) or spec.backbone.api is None:
-        raise BbtuneError("expected a search for a prompt in words with backbone.api: other jobs are not forecast")
-    plan, task, _ = make_plan(spec)
-    return forecast_text(plan, task)
+    return forecast_text(_spec(job))
 
 
 def validate(job: Job, overrides: Sequence[str] = (), method: str | None = None) -> list[Fault]:

@@ -44,14 +44,8 @@ class Plan:
         ids = []
         if with_prompt or text:
             ids = prompt_token_ids(card.tokenizer, text, prompt.tokens if with_prompt else None)
-        room = min(self.spec.backbone.max_tokens, _positions(card))
+        room = min(self.spec.backbone.max_tokens, card.positions)
         return Encoder(card, self.template, PromptText(tuple(ids), joint, prompt.place), room)
-
-
-def _positions(card: ModelCard) -> int:
-    """Positions that the model knows; RoBERTa spends two of them on padding."""
-    known = getattr(card.config, "max_position_embeddings", None) or 1 << 30
-    return int(known) - (2 if "roberta" in card.config.model_type else 0)
 
 
 @dataclass(frozen=True)

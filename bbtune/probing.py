@@ -14,8 +14,7 @@ from bbtune.errors import BackboneError, BbtuneError
 from bbtune.evaluation.text_models import TextModels
 from bbtune.examine import make_plan
 from bbtune.forecast import Asking, Count, Forecast, Item, count_roughly
-from bbtune.plan import Plan
-from bbtune.spec import BackboneSpec, BaseJob
+from bbtune.spec import BackboneSpec, BaseJob, TextJob
 from bbtune.task.task import Task
 from bbtune.text_plan import TextPlan
 
@@ -24,16 +23,14 @@ def probe_job(spec: BaseJob) -> list[str]:
     """What the endpoint of a job does, in words; answers are bought anew, whatever is in the cache.
 
     Raises:
-        BbtuneError: for a job without one.
+        JobError: with every fault of the job.
+        BbtuneError: for a job that is no search for a prompt in words, or has no endpoint.
         EndpointError: if it cannot be reached, or refuses.
     """
-    if spec.backbone.api is None:
-        raise BbtuneError("expected a job with backbone.api to probe, got one whose model is loaded here")
-    plan, task, _ = make_plan(spec)
-    if not isinstance(plan, TextPlan):
-        raise BbtuneError("expected a job with prompt.kind text; others find out what the server does in the run")
-    api = spec.backbone.api.model_copy(update={"cache": False})
-    fresh = plan.spec.model_copy(update={"backbone": spec.backbone.model_copy(update={"api": api})})
+    others = "others load their model here, or find out what the server does in the run"
+    plan, task, api = _planned(spec, f"expected a job with backbone.api to probe, and prompt.kind text; {others}")
+    backbone = spec.backbone.model_copy(update={"api": api.model_copy(update={"cache": False})})
+    fresh = plan.spec.model_copy(update={"backbone": backbone})
     with TemporaryDirectory() as folder:
         models = TextModels(replace(plan, spec=fresh), Path(folder))
         try:
@@ -47,16 +44,10 @@ def forecast_text(spec: BaseJob) -> str:
 
     Raises:
         JobError: with every fault of the job.
-        BbtuneError: for a job that is no search for a prompt in words, or pays nothing.
+        BbtuneError: for a job that is no search for a prompt in words, or has no endpoint.
     """
-    api = spec.backbone.api
-    if not isinstance(spec, TextJob) or api is None:
-        raise BbtuneError("expected a search for a prompt in words with backbone.api: other jobs are not forecast")
-    plan, task, _ = make_plan(spec)
-    return _table(plan, task, api)
-
-
-def _table(plan: TextPlan, task: Task, api: ApiSpec) -> str:
+    others = "other jobs are not forecast"
+    plan, task, api = _planned(spec, f"expected a search for a prompt in words with backbone.api: {others}")
     count, how = _counter(plan.spec.backbone)
     most_words = max(sum(map(len, words)) for words in plan.every_words)
     forecast = Forecast(plan, plan.space(), count, _asking(api, most_words, plan.spec.prompt.answer_tokens))
@@ -81,6 +72,15 @@ def _table(plan: TextPlan, task: Task, api: ApiSpec) -> str:
             *([] if api.price else ["no backbone.api.price is given, so dollars are 0"]),
         ]
     )
+
+
+def _planned(spec: BaseJob, expected: str) -> tuple[TextPlan, Task, ApiSpec]:
+    """Plan, task and endpoint of a search for a prompt in words; other jobs are refused before their data are read."""
+    if isinstance(spec, TextJob) and spec.backbone.api is not None:
+        plan, task, _ = make_plan(spec)
+        if isinstance(plan, TextPlan):
+            return plan, task, spec.backbone.api
+    raise BbtuneError(expected)
 
 
 def _asking(api: ApiSpec, words: int, answer_tokens: int) -> Asking:

@@ -134,6 +134,12 @@ class ModelCard:
         return self.tokenizer.mask_token or self.family.mask
 
     @property
+    def positions(self) -> int:
+        """Most tokens of a text; RoBERTa spends two positions on padding, some models know no end."""
+        known = getattr(self.config, "max_position_embeddings", None) or 1 << 30
+        return int(known) - (2 if "roberta" in self.config.model_type else 0)
+
+    @property
     def layer_count(self) -> int:
         """Number of layers L of the model."""
         return int(self.config.num_hidden_layers)

@@ -103,9 +103,7 @@ class InstructionWriter:
     @property
     def _room(self) -> int:
         """Tokens that may stand before what is written."""
-        positions = getattr(self._card.config, "max_position_embeddings", None)
-        most = self._backbone.max_tokens + self._spec.max_tokens
-        return (most if positions is None else min(most, int(positions))) - self._spec.max_tokens
+        return min(self._backbone.max_tokens, self._card.positions - self._spec.max_tokens)
 
     def _sampled(self, ask: Ask) -> str:
         """A paraphrase or a combination; nothing where the texts are too long for the model."""

@@ -52,7 +52,7 @@ class LocalText:
         self._model = load_frozen(card, backbone).model
         self._tokenizer = card.tokenizer
         self._texts = TokenTexts(card.tokenizer)
-        self._limit = getattr(card.config, "max_position_embeddings", None)
+        self._limit = card.positions
         self._threads = threads
 
     @property
@@ -99,7 +99,7 @@ class LocalText:
         ids = list(self._tokenizer(text, add_special_tokens=specials)["input_ids"]) or [self._texts.ends[0]]
         if ids[-1] in self._texts.ends and len(ids) > 1 and specials:
             ids.pop()  # behind the text, which is to go on
-        if self._limit is not None and len(ids) + request.max_tokens > self._limit:
+        if len(ids) + request.max_tokens > self._limit:
             raise EndpointError(
                 f"expected at most {self._limit} tokens in all, got {len(ids)} and {request.max_tokens} of the answer; "
                 "shorten the prompt"
