@@ -98,7 +98,8 @@ class TextSearchOptimizer(BasePromptOptimizer):  # type: ignore[misc]  # MLflow 
             raise TaskError("expected train_data and scorers to search by, got no train_data; give some examples")
         share = self._share(len(target_prompts))
         targets = {name: TargetPrompt.read(template) for name, template in target_prompts.items()}
-        searches = {name: self._search(name, target, targets, len(train_data)) for name, target in targets.items()}
+        self._check_instructions(list(targets))
+        searches = {name: self._search(name, target, len(train_data)) for name, target in targets.items()}
         if enable_tracking:
             self._log_settings()
         scored = ScoredPrompts(eval_fn, train_data)
@@ -108,13 +109,7 @@ class TextSearchOptimizer(BasePromptOptimizer):  # type: ignore[misc]  # MLflow 
             for best, evaluations in _bests(search, evaluator, share, len(train_data)):
                 if enable_tracking:
                     _log_best(scored, best, turn * share + evaluations)
-        return PromptOptimizerOutput(
-            optimized_prompts=best,
-            initial_eval_score=scored.mean(target_prompts),
-            final_eval_score=scored.mean(best),
-            initial_eval_score_per_scorer=scored.per_scorer(target_prompts),
-            final_eval_score_per_scorer=scored.per_scorer(best),
-        )
+        return _output(scored, target_prompts, best)
 
     def _share(self, prompts: int) -> int:
         """Evaluations of each prompt."""
@@ -124,11 +119,8 @@ class TextSearchOptimizer(BasePromptOptimizer):  # type: ignore[misc]  # MLflow 
             raise OptimizerError(f"evaluations: expected at least {least}, got {self._evaluations}")
         return share
 
-    def _search(
-        self, name: str, target: TargetPrompt, known: Mapping[str, TargetPrompt], train: int
-    ) -> tuple[Search, Library]:
+    def _search(self, name: str, target: TargetPrompt, train: int) -> tuple[Search, Library]:
         """The search of a prompt, at the instruction that it has, and where that enters what it writes."""
-        self._check_instructions(known)
         library = Library([target.instruction, *self._instructions.get(name, [])])
         choices = Choices(library, len(library), ())
         search = make_text_search(self._method, choices, self._seed, self._writer)
@@ -142,11 +134,11 @@ class TextSearchOptimizer(BasePromptOptimizer):  # type: ignore[misc]  # MLflow 
         size = self._method.minibatch
         return (search if size is None else Minibatches(search, train, size, self._seed)), library
 
-    def _check_instructions(self, known: Mapping[str, TargetPrompt]) -> None:
+    def _check_instructions(self, known: Sequence[str]) -> None:
         for name, texts in self._instructions.items():
             if name not in known:
                 wanted = f"expected names of the prompts that are optimized, {', '.join(known)}"
-                raise OptimizerError(f"instructions: {wanted}, got {name!r}{did_you_mean(name, list(known))}")
+                raise OptimizerError(f"instructions: {wanted}, got {name!r}{did_you_mean(name, known)}")
             for text in filter(has_markup, texts):
                 raise OptimizerError(f"instructions of {name}: expected plain text, variables stay, got {text!r}")
 
@@ -163,6 +155,17 @@ def _bests(search: Search, evaluator: PromptEvaluator, evaluations: int, train: 
     for event in run_search(search, evaluator, ledger, selection):
         if isinstance(event, Generation):
             yield evaluator.prompts(selection.z), event.cost.evaluations
+
+
+def _output(scored: ScoredPrompts, first: Prompts, best: Prompts) -> PromptOptimizerOutput:
+    """What MLflow is handed."""
+    return PromptOptimizerOutput(
+        optimized_prompts=best,
+        initial_eval_score=scored.mean(first),
+        final_eval_score=scored.mean(best),
+        initial_eval_score_per_scorer=scored.per_scorer(first),
+        final_eval_score_per_scorer=scored.per_scorer(best),
+    )
 
 
 def _log_best(scored: ScoredPrompts, best: Prompts, evaluations: int) -> None:

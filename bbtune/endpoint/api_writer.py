@@ -49,6 +49,4 @@ class ApiWriter:
                 "that runs here, or choose another search than instruct-zero"
             )
         prompt = chat_prompt(ask) if self._style == "chat" else completion_prompt(ask)
-        return replace(
-            generation(prompt, self._style, self._max_tokens), temperature=self._temperature, seed=ask.seed
-        )
+        return replace(generation(prompt, self._style, self._max_tokens), temperature=self._temperature, seed=ask.seed)
