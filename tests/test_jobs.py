@@ -25,6 +25,22 @@ def test_the_quickstart_beats_zero_shot_beyond_chance(tmp_path):
     )
 
 
+def test_the_api_quickstart_asks_a_real_server_and_says_what_it_paid(tmp_path, smollm, monkeypatch):
+    pytest.importorskip("xllamacpp", reason="pip install 'bbtune[api-demo]'")
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "models").symlink_to(smollm.parent)  # the model is there, answers are not
+    monkeypatch.setenv("BBTUNE_CACHE", str(tmp_path / "cache"))
+    changes = ["tracking.enabled=false", "budget.examples=500", "method.minibatch=16", "task.holdout=0.1"]
+    result = api.run(load_job(JOBS / "api_quickstart.yaml", changes), tmp_path / "run")
+    assert result.scores["zero_shot"].test.value > result.scores["majority"].test.value
+    assert result.scores["tuned"].dev.value >= result.scores["zero_shot"].dev.value
+    assert result.paid.requests > 500
+    assert result.paid.dollars == pytest.approx(
+        (result.paid.input_tokens * 0.15 + result.paid.output_tokens * 0.6) / 1e6
+    )
+    assert "at the prices of the job" in result.summary()
+
+
 @pytest.mark.skipif("BBTUNE_DATA" not in os.environ, reason="BBTUNE_DATA names no folder of task folders")
 def test_ag_news_on_minilm_lowers_the_loss_and_scores_as_expected_without_tuning(tmp_path):
     changes = ["tracking.enabled=false", "budget.evaluations=61"]

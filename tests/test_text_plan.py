@@ -13,6 +13,9 @@ from bbtune.spec import merged
 
 API = {"base_url": "http://127.0.0.1:9/v1", "model": "tiny"}
 WRITER = {"model": "path:/nowhere"}
+PRICED = {"backbone": {"api": {"price": {"input": 1, "output": 1}}}}
+FREE_WRITER = {**PRICED, "method": {"writer": {"api": API}}}
+SERVED_WRITER = {**PRICED, "method": {"writer": {"api": {"serve": "cache:smollm2-135m"}}}}
 
 FAULTS: list[tuple[dict[str, Any], list[str]]] = [
     ({}, []),
@@ -26,6 +29,8 @@ FAULTS: list[tuple[dict[str, Any], list[str]]] = [
     ({"budget": {"evaluations": 3}}, ["budget.evaluations: expected at least one generation, 4 .*, got 3"]),
     ({"budget": {"examples": 5}}, ["budget.examples: expected at least one generation, 48 .*, got 5"]),
     ({"budget": {"dollars": 1.0}}, ["backbone.api.price: missing; budget.dollars needs it"]),
+    ({"budget": {"dollars": 1.0}, **FREE_WRITER}, ["method.writer.api.price: missing; budget.dollars needs it"]),
+    ({"budget": {"dollars": 1.0}, **SERVED_WRITER}, []),
     ({"task": {"template": "{mask} : {text}"}}, ["task.template: expected {mask} behind all fields"]),
     ({"prompt": {"templates": ["{mask} {text}"]}}, [r"prompt.templates\[0\]: expected {mask} behind all fields"]),
     ({"prompt": {"templates": ["{text} {a}"]}}, [r"prompt.templates\[0\]: template has the unknown field {a}"]),

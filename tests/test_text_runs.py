@@ -521,3 +521,22 @@ def test_without_a_key_in_the_environment_it_is_said_and_with_one_the_run_goes_o
         code, out, _ = command("resume", tmp_path / "run")
     assert code == 0
     assert "stopped by budget.evaluations" in out
+
+
+def test_a_writer_alone_is_paid_and_capped(job, upstream, tiny_models, tmp_path):
+    """The model that scores is here: it costs nothing, and nothing is left for its test split."""
+    writer = {"api": {"base_url": upstream.url, "model": "tiny", "price": PRICE}}
+    here = {"model": f"path:{tiny_models['gpt2']}", "api": None}
+    spec = job(backbone=here, method={"writer": writer}, budget={"evaluations": 40, "requests": 5, "dollars": 1.0})
+    result = api.run(spec, tmp_path / "run")
+    assert result.stop_reason == "budget.requests"
+    assert result.paid.requests == result.cost.requests == upstream.requests == 5
+    assert result.paid.dollars > 0
+
+
+@pytest.mark.parametrize("other", [{"prompt": {"answer_tokens": 3}}, {"prompt": {"label_words": [["bad", "good"]]}}])
+def test_answers_of_the_untouched_model_are_shared_where_they_are_read_alike(other, job, tmp_path):
+    read = {"backbone": {"api": {"read": "generated"}}, "budget": {"evaluations": 4}}
+    for number, parts in enumerate(({}, {"seed": 4}, other)):
+        api.begin(job(**read, **parts), tmp_path / f"run{number}", tracked=False, shared=tmp_path)
+    assert len(list(tmp_path.glob("zero-shot-*"))) == 2

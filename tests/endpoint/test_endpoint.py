@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import sqlite3
 import threading
@@ -13,7 +14,7 @@ from threading import Event
 
 import pytest
 from paid import PRICE, QUICK, paid, questions
-from scripted_upstream import ScriptedUpstream, llama, words
+from scripted_upstream import Handler, ScriptedUpstream, Service, llama, words
 
 from bbtune.cost import Spent
 from bbtune.endpoint import in_flight as module
@@ -323,3 +324,24 @@ def test_an_interrupt_ends_the_call_and_what_was_in_flight_is_kept(tmp_path):
 def test_nothing_is_sent_to_nowhere(tmp_path):
     with closing(Purse(tmp_path / "purse.db", Caps())) as purse, pytest.raises(EndpointError, match="pass base_url"):
         Endpoint(ApiSpec(serve="cache:smollm2-135m"), Secret(""), purse, None)
+
+
+class _Waits(Handler):
+    """Asks for an hour once, then answers."""
+
+    def do_POST(self) -> None:
+        body, service = json.loads(self.body()), self.server.service  # type: ignore[attr-defined]
+        with service.lock:
+            first, service.came = not getattr(service, "came", False), True
+        if first:
+            self.reply(429, b"{}", {"Retry-After": "3600"})
+        else:
+            self.reply(200, json.dumps(llama(body)).encode())
+
+
+def test_a_wait_that_ended_a_call_is_not_waited_for_by_the_next(tmp_path):
+    (asked,) = questions(1)
+    with Service(_Waits) as service, paid(service.url, tmp_path) as endpoint:
+        with pytest.raises(EndpointError, match="it asks to wait for 3600 s"):
+            endpoint.ask([asked])
+        assert right([asked], endpoint.ask([asked], time.monotonic() + 10))

@@ -19,6 +19,8 @@ from bbtune.endpoint.serve import LocalServer
 from bbtune.evaluation.local_text import LocalText
 from bbtune.spec import BackboneSpec
 
+pytestmark = pytest.mark.slow  # the model is fetched before these
+
 READER = LabelLogprobs("completion", 1000)
 
 

@@ -27,6 +27,7 @@ def status(url: str, key: str) -> int:
             return error.code
 
 
+@pytest.mark.slow  # the model is fetched before these
 def test_it_listens_on_this_machine_alone_and_wants_its_key(llama_server: LocalServer) -> None:
     assert llama_server.base_url.startswith("http://127.0.0.1:")
     assert llama_server.base_url.endswith("/v1")
@@ -35,12 +36,14 @@ def test_it_listens_on_this_machine_alone_and_wants_its_key(llama_server: LocalS
     assert (status(url, llama_server.key), status(url, "another")) == (200, 401)
 
 
+@pytest.mark.slow  # the model is fetched before these
 def test_its_key_is_not_to_be_seen_from_outside_the_process(llama_server: LocalServer) -> None:
     child = psutil.Process(llama_server.pid)
     assert llama_server.key not in " ".join(child.cmdline())
     assert llama_server.key not in str(child.environ())
 
 
+@pytest.mark.slow  # the model is fetched before these
 def test_closing_it_ends_its_process(smollm: Path) -> None:
     server = LocalServer("cache:smollm2-135m", threads=1, parallel=1)
     assert is_running(server.pid)
@@ -48,6 +51,7 @@ def test_closing_it_ends_its_process(smollm: Path) -> None:
     assert not is_running(server.pid)
 
 
+@pytest.mark.slow  # the model is fetched before these
 def test_it_says_nothing_on_the_terminal_and_ends_with_a_parent_that_is_killed(smollm: Path) -> None:
     code = (
         "import os, sys; from bbtune.endpoint.serve import LocalServer; "
