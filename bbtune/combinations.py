@@ -8,7 +8,7 @@ from typing import Any
 
 from bbtune.errors import Fault, hide_credentials
 from bbtune.optimizers.base import population_asked
-from bbtune.spec import MONEY, BaseJob, BaselineJob, JobSpec, MethodSpec, TextJob
+from bbtune.spec import MONEY, BaseJob, BaselineJob, JobSpec, MethodSpec
 
 
 def combination_faults(spec: BaseJob, broken: set[str]) -> list[Fault]:
@@ -44,11 +44,9 @@ def combination_faults(spec: BaseJob, broken: set[str]) -> list[Fault]:
 
 def _money_faults(spec: BaseJob, sound: Callable[..., bool]) -> list[Fault]:
     """Caps on money need an API, and those on dollars the price of each that is paid."""
-    caps, writer = spec.budget.model_dump(include=MONEY), spec.method.writer if isinstance(spec, TextJob) else None
+    caps, asked = spec.budget.model_dump(include=MONEY), spec.apis
     if not sound("backbone", "budget", "method.writer"):
         return []
-    apis = {"backbone.api": spec.backbone.api, "method.writer.api": writer.api if writer else None}
-    asked = {path: api for path, api in apis.items() if api is not None}
     if not asked:
         why = "expected none, only an API is paid; take evaluations or examples"
         return [Fault(f"budget.{name}", f"{why}, got {cap}") for name, cap in caps.items() if cap is not None]

@@ -74,7 +74,7 @@ def _may_begin(member: Member, flying: Sequence[Member], free: dict[str, float])
 
 def _endpoints(spec: BaseJob) -> set[str]:
     """Addresses that a run asks; a server that it starts is its own."""
-    return {api.base_url for api in spec.apis if api.base_url is not None}
+    return {api.base_url for api in spec.apis.values() if api.base_url is not None}
 
 
 def _fits(needs: dict[str, float], free: dict[str, float]) -> bool:

@@ -201,9 +201,9 @@ class BaseJob(Part):
     seed: Annotated[int, Field(ge=0)] = 0
 
     @property
-    def apis(self) -> list[ApiSpec]:
-        """The endpoints that it asks."""
-        return [self.backbone.api] if self.backbone.api else []
+    def apis(self) -> dict[str, ApiSpec]:
+        """The endpoints that it asks, by where it says so."""
+        return {"backbone.api": self.backbone.api} if self.backbone.api else {}
 
     @property
     def spec_hash(self) -> str:
@@ -253,10 +253,10 @@ class TextJob(BaseJob):
     method: TextMethodSpec = TextMethodSpec()
 
     @property
-    def apis(self) -> list[ApiSpec]:
-        """The endpoints that it asks: of the model, and of the writer."""
+    def apis(self) -> dict[str, ApiSpec]:
+        """The endpoints that it asks, by where it says so: of the model, and of the writer."""
         writer = self.method.writer
-        return super().apis + ([writer.api] if writer and writer.api else [])
+        return super().apis | ({"method.writer.api": writer.api} if writer and writer.api else {})
 
     @property
     def method_name(self) -> str:

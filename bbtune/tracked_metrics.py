@@ -56,7 +56,7 @@ def result_metrics(result: TuneResult) -> dict[str, float]:
 
 def _paid(result: TuneResult) -> dict[str, float]:
     """``paid_requests``, ``paid_input_tokens``, ...: the probe, the writer and the test split included."""
-    asked = result.spec.apis
+    asked = result.spec.apis.values()
     unknown = set() if any(api.price for api in asked) else {"dollars"}
     paid = asdict(result.paid) if asked else {}
     return {f"paid_{name}": float(value) for name, value in paid.items() if name not in unknown}
