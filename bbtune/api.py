@@ -12,7 +12,7 @@ from bbtune.examine import examine, make_plan
 from bbtune.jobfile import load_job, parse_job, read_job
 from bbtune.journal import Journal, read_journal
 from bbtune.plan import Card
-from bbtune.probing import forecast_text
+from bbtune.probing import forecast_job
 from bbtune.progress import Show
 from bbtune.result import JOURNAL, RESULT, SPEC, STUDY, TuneResult, study_hint
 from bbtune.session import Session, check_same_run, recorded_events, run_card, start_record
@@ -78,9 +78,13 @@ def resume(folder: str | Path, changes: Sequence[str] = (), show: Show | None = 
         JournalError: if the folder holds no run, or its data or model have changed since.
     """
     folder = Path(folder)
-    if (folder / RESULT).is_file():
-        return TuneResult.load(folder)
-    return go_on(folder, changes, show)
+    if not (folder / RESULT).is_file():
+        return go_on(folder, changes, show)
+    result = TuneResult.load(folder)
+    if changes and show is not None:
+        mend = "run the job with that in another folder (--out); what an API has answered is in the cache"
+        show.say(f"the run has ended ({result.stop_reason}), {', '.join(changes)} changes nothing any more: {mend}")
+    return result
 
 
 def go_on(
@@ -136,7 +140,7 @@ def dry_run(job: Job) -> str:
         JobError: with every fault of the job.
         BbtuneError: for a job that pays nothing.
     """
-    return forecast_text(_spec(job))
+    return forecast_job(_spec(job))
 
 
 def validate(job: Job, overrides: Sequence[str] = (), method: str | None = None) -> list[Fault]:

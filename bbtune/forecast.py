@@ -13,7 +13,7 @@ from bbtune.endpoint.request import Request, Style
 from bbtune.endpoint.usage import Bound
 from bbtune.endpoint_spec import ApiSpec
 from bbtune.prompts.text import CHARACTERS, TextSpace, cut_fields
-from bbtune.search_plan import SearchPlan
+from bbtune.spec import BudgetSpec
 from bbtune.task.task import Example
 from bbtune.task.template import Template
 from bbtune.text_plan import TextPlan
@@ -22,7 +22,7 @@ Count = Callable[[str], int]
 
 PROBE = Spent(22, 0, 900, 300)  # to find out what an endpoint does: hardly more, where it refuses much
 _AROUND = {"chat": 32, "completion": 2}  # tokens that a template puts around a text: often a message of the system, too
-_CAUTION = 1.3  # tokens that are held back for the test split, in parts of what it should cost
+CAUTION = 1.3  # tokens that are held back for the test split, in parts of what it should cost
 _RETRIES = 1.1  # requests
 
 
@@ -93,11 +93,11 @@ class Forecast:
         Args:
             seen: tokens in that a request of the search was charged for in the mean, where that is known.
         """
-        total = _total(self._test(test))
+        total = summed(self._test(test))
         # A request is sent only where the most that it can cost is left, which is more than it will.
         most = Bound().of(Request(" " * self._longest(test), self._asking.style, self._asking.answer_tokens))
-        read = math.ceil(_CAUTION * max(total.input_tokens, seen * total.requests)) + most.input
-        written = math.ceil(_CAUTION * total.output_tokens) + most.output
+        read = math.ceil(CAUTION * max(total.input_tokens, seen * total.requests)) + most.input
+        written = math.ceil(CAUTION * total.output_tokens) + most.output
         return self._priced(math.ceil(_RETRIES * total.requests), read, written)
 
     def generations(self, test: Volume) -> float:
@@ -106,19 +106,10 @@ class Forecast:
         A cap on money ends the last one where it is, so that a part of one may be paid.
         """
         budget, population = self._plan.spec.budget, self._plan.spec.method.population
-        fixed = _total([*self._probe(), *self._search(0), *self._test(test)])
+        fixed = summed([*self._probe(), *self._search(0), *self._test(test)])
         first, each = self._search(0), self._search(1)
-        step = _total(each) - _total(first)
-        texts = each[0].texts + self._dev.texts
-        fits: list[float] = [budget.evaluations // population] if budget.evaluations else []
-        fits += [(budget.examples - self._dev.texts) // texts] if budget.examples else []
-        for cap, used, more in (
-            (budget.requests, fixed.requests, step.requests),
-            (budget.tokens, fixed.input_tokens + fixed.output_tokens, step.input_tokens + step.output_tokens),
-            (budget.dollars, fixed.dollars, step.dollars),
-        ):
-            fits += [(cap - used) / more] if cap is not None and more else []
-        return max(0, min(fits, default=1))
+        step = summed(each) - summed(first)
+        return fitting(budget, population, fixed, step, (each[0].texts, self._dev.texts))
 
     def _probe(self) -> list[Item]:
         if self._plan.spec.backbone.api is None:
@@ -154,8 +145,30 @@ class Forecast:
         return priced(self._plan.spec.backbone.api, requests, read, written)
 
 
-def _total(items: Sequence[Item]) -> Spent:
+def summed(items: Sequence[Item]) -> Spent:
+    """What parts take together."""
     return sum((item.spent for item in items), Spent())
+
+
+def fitting(budget: BudgetSpec, population: int, fixed: Spent, step: Spent, texts: tuple[int, int]) -> float:
+    """Generations that a budget holds; seconds are not foreseen.
+
+    Args:
+        population: candidates of a generation.
+        fixed: what a run without a generation takes.
+        step: what a generation takes.
+        texts: of a generation, and of dev.
+    """
+    train, dev = texts
+    fits: list[float] = [budget.evaluations // population] if budget.evaluations else []
+    fits += [(budget.examples - dev) // (train + dev)] if budget.examples else []
+    for cap, used, more in (
+        (budget.requests, fixed.requests, step.requests),
+        (budget.tokens, fixed.input_tokens + fixed.output_tokens, step.input_tokens + step.output_tokens),
+        (budget.dollars, fixed.dollars, step.dollars),
+    ):
+        fits += [(cap - used) / more] if cap is not None and more else []
+    return max(0, min(fits, default=1))
 
 
 def volume(examples: Sequence[Example], template: Template, characters: int, count: Count = count_roughly) -> Volume:
@@ -168,13 +181,6 @@ def volume(examples: Sequence[Example], template: Template, characters: int, cou
     texts = [template.render(cut_fields(example, characters), None) for example in examples]
     longest = max(len(text.encode(errors="surrogatepass")) for text in texts)
     return Volume(len(texts), float(np.mean([count(text) for text in texts])), longest)
-
-
-def held_back_for_embeddings(plan: SearchPlan, test: Volume) -> Spent:
-    """What the search of a continuous prompt leaves to the dev and test splits, asked with and without the prompt."""
-    requests = 2 * (test.texts + len(plan.dev))
-    each = test.tokens + (plan.spec.prompt.tokens or 0) + _AROUND["completion"]
-    return priced(plan.spec.backbone.api, requests, math.ceil(_CAUTION * requests * each), requests)
 
 
 def priced(api: ApiSpec | None, requests: int, read: int, written: int) -> Spent:

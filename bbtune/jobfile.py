@@ -136,8 +136,8 @@ _OF_OTHERS = {
 def _fault(item: Any, model: type[BaseModel]) -> Fault:
     path, kind, value = _path(item["loc"], model), item["type"], item["input"]
     if kind == "extra_forbidden":
-        close = did_you_mean(str(item["loc"][-1]), _keys_at(item, model))
-        return Fault(path, f"unknown key{close or _OF_OTHERS.get(path, '')}")
+        hint = _OF_OTHERS.get(path) or did_you_mean(str(item["loc"][-1]), _keys_at(item, model))
+        return Fault(path, f"unknown key{hint}")
     if kind.startswith("union_tag"):
         name = value.get("name") if isinstance(value, dict) else value
         return Fault("method.name", f"expected one of {', '.join(BASELINES)}, got {shown(name)}{_method_hint(name)}")

@@ -1,4 +1,4 @@
-"""What every method is to a run: a fit that yields what happens, then label logits of any examples."""
+"""What every method is to a run: a fit that yields what happens, then predictions for any examples."""
 
 from __future__ import annotations
 
@@ -43,20 +43,12 @@ class Method(ABC):
         """Yield a :class:`Generation` for every step that dev judged, and :class:`Fitted` at the end."""
 
     @abstractmethod
-    def label_logits(self, examples: Sequence[Example]) -> NDArray[np.float32]:
-        """Label logits (N, C) of any examples, by what was learned."""
-
-    @abstractmethod
-    def untouched(self, examples: Sequence[Example]) -> NDArray[np.float32]:
-        """Label logits (N, C) of the model as it was, with the instruction in words: zero-shot."""
-
     def predicted(self, examples: Sequence[Example]) -> Labels:
         """Labels, or scores of answers in words, (N,) of any examples, by what was learned."""
-        return np.asarray(self.label_logits(examples).argmax(axis=-1))
 
+    @abstractmethod
     def untouched_predicted(self, examples: Sequence[Example]) -> Labels:
-        """As :meth:`predicted`, of the model as it was: zero-shot."""
-        return np.asarray(self.untouched(examples).argmax(axis=-1))
+        """As :meth:`predicted`, of the model as it was, with the instruction in words: zero-shot."""
 
     @abstractmethod
     def peak_memory_mib(self) -> float:
@@ -71,7 +63,27 @@ class Method(ABC):
         """Free what the method holds."""
 
 
-class Baseline(Method):
+class LabelMethod(Method):
+    """A method that predicts the label with the highest logit."""
+
+    @abstractmethod
+    def label_logits(self, examples: Sequence[Example]) -> NDArray[np.float32]:
+        """Label logits (N, C) of any examples, by what was learned."""
+
+    @abstractmethod
+    def untouched(self, examples: Sequence[Example]) -> NDArray[np.float32]:
+        """Label logits (N, C) of the model as it was, with the instruction in words: zero-shot."""
+
+    def predicted(self, examples: Sequence[Example]) -> Labels:
+        """Labels (N,) of any examples, by what was learned."""
+        return np.asarray(self.label_logits(examples).argmax(axis=-1))
+
+    def untouched_predicted(self, examples: Sequence[Example]) -> Labels:
+        """Labels (N,) by the model as it was: zero-shot."""
+        return np.asarray(self.untouched(examples).argmax(axis=-1))
+
+
+class Baseline(LabelMethod):
     """A method that is no search: what it has learned can be taken up again without its journal."""
 
     @abstractmethod

@@ -19,10 +19,11 @@ from bbtune.evaluation.evaluator import PromptEvaluator
 from bbtune.evaluation.local import LocalPool
 from bbtune.evaluation.ray_pool import RayPool
 from bbtune.evaluation.wire import WirePool
-from bbtune.forecast import Volume, held_back_for_embeddings
+from bbtune.forecast import Volume
+from bbtune.forecast_embeddings import held_back_for_embeddings
 from bbtune.journal import EndOfRecord, Journal, Record, Recorded
 from bbtune.loop import Generation, Ledger, Stopped, run_search
-from bbtune.method import Fitted, Method
+from bbtune.method import Fitted, LabelMethod
 from bbtune.prompts.space import layer_scales
 from bbtune.search import Search
 from bbtune.search_plan import SearchPlan
@@ -31,7 +32,7 @@ from bbtune.task.metrics import Metric
 from bbtune.task.task import Example, label_array
 
 
-class PromptSearch(Method):
+class PromptSearch(LabelMethod):
     """The search of a plan.
 
     Args:

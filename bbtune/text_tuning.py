@@ -82,14 +82,6 @@ class TextTuning(Method):
             cost = replace(event.cost, **asdict(self.paid()))  # the probe and the writer, too
             yield Fitted(event.reason, cost, {"z": event.z}, event.z.size, self._reading(event.z))
 
-    def label_logits(self, examples: Sequence[Example]) -> NDArray[np.float32]:
-        """Label logits (N, C) under the prompt that was handed out."""
-        return self._found().label_logits(self._z, examples)
-
-    def untouched(self, examples: Sequence[Example]) -> NDArray[np.float32]:
-        """Label logits (N, C) under the prompt that the search began with."""
-        return self._found().label_logits(np.zeros_like(self._z), examples)
-
     def predicted(self, examples: Sequence[Example]) -> Labels:
         """Labels, or scores of answers in words, (N,) under the prompt that was handed out."""
         return self._found().predicted(self._z, examples)

@@ -114,5 +114,5 @@ def test_the_command_line_prints_it_and_a_tokenizer_that_is_here_counts(
 
 def test_a_job_that_pays_nothing_is_refused(tiny_task, tiny_models):
     job = job_of(tiny_task, "http://unused/v1", backbone={"model": f"path:{tiny_models['llama']}", "api": None})
-    with pytest.raises(BbtuneError, match=r"expected a search for a prompt in words with backbone\.api"):
+    with pytest.raises(BbtuneError, match=r"expected a job with backbone\.api whose cost can be foreseen"):
         api.dry_run(job)

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from real_servers import chatting_copy
 from scripted_upstream import Body, ScriptedUpstream, llama, prompt_of
+from text_runs import check_same
 from typer.testing import CliRunner
 from views import Witness, interrupt
 
@@ -101,21 +102,6 @@ def answering(body: Body) -> Body:
 
 def api(url: str, **more: Any) -> dict[str, Any]:
     return {"api": {"base_url": url, "model": "tiny", "patience_s": 5.0, "timeout_s": 20.0, **more}}
-
-
-def trace(folder: Path) -> list[Any]:
-    """What the search asked, and what it was told, in order."""
-    keys = ("split", "subset", "z_sha256", "loss", "metric", "reason")
-    records = read_journal(folder / "journal.jsonl")
-    return [[record.get(key) for key in keys] for record in records if record["event"] in ("scores", "stop")]
-
-
-def check_same(one: Path, other: Path) -> None:
-    assert trace(one) == trace(other)
-    first, second = TuneResult.load(one), TuneResult.load(other)
-    assert (first.scores, first.gain, first.reading) == (second.scores, second.gain, second.reading)
-    for name in ("truth", "majority", "zero_shot", "tuned"):
-        np.testing.assert_array_equal(first.predicted[name], second.predicted[name])
 
 
 def test_a_search_over_an_api_finds_the_instruction_that_makes_answers_right(make: MakeJob, tmp_path: Path) -> None:

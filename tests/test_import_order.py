@@ -30,6 +30,7 @@ LAYERS: list[set[str]] = [
     {"prompts", "plan", "endpoint"},
     {"search_plan", "text_plan"},
     {"evaluation", "forecast"},
+    {"forecast_embeddings"},
     {"selection"},
     {"loop", "journal"},
     {"build", "method", "result", "scored_prompts", "written"},

@@ -540,3 +540,11 @@ def test_answers_of_the_untouched_model_are_shared_where_they_are_read_alike(oth
     for number, parts in enumerate(({}, {"seed": 4}, other)):
         api.begin(job(**read, **parts), tmp_path / f"run{number}", tracked=False, shared=tmp_path)
     assert len(list(tmp_path.glob("zero-shot-*"))) == 2
+
+
+def test_a_run_that_has_ended_says_that_more_money_changes_nothing(job, tmp_path):
+    result = api.run(job(budget={**MANY, "requests": 90}), tmp_path / "run")
+    view = Witness()
+    assert api.resume(tmp_path / "run", ["budget.requests=500"], view).cost == result.cost
+    (said,) = view.said
+    assert "the run has ended (budget.requests), budget.requests=500 changes nothing any more" in said

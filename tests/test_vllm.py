@@ -27,6 +27,7 @@ from bbtune.evaluation.worker import Worker
 from bbtune.examine import make_plan
 from bbtune.loop import Generation, Ledger, Stopped, run_search
 from bbtune.objective import Objective
+from bbtune.probing import probe_job
 from bbtune.prompts.space import layer_scales
 from bbtune.task.task import label_array
 
@@ -100,6 +101,14 @@ def test_a_search_over_the_wire_lowers_the_loss_and_what_was_asked_is_not_asked_
     assert losses[-1] < start - 0.05
     assert losses == again
     assert paid[0] == paid[1] > 40 * len(plan.train)
+
+
+def test_a_probe_of_a_continuous_job_finds_that_embeddings_are_taken(plan):
+    api = {"base_url": URL, "model": served_name(), "api_key_env": KEY}
+    backbone = plan.spec.backbone.model_copy(update={"api": ApiSpec(**api)})
+    *found, used = probe_job(plan.spec.model_copy(update={"backbone": backbone}))
+    assert "prompt_embeds: yes" in found
+    assert used.startswith("used: label words of a text in embeddings")
 
 
 def test_a_server_of_another_model_is_found_out(make_job, endpoint):

@@ -8,12 +8,14 @@ import sys
 import numpy as np
 import pytest
 from records import lines, recorded
+from scripted_upstream import ScriptedUpstream
 from served import EmbeddingsUpstream
 from views import Witness, interrupt
 
-from bbtune.api import resume, run
+from bbtune.api import dry_run, resume, run
 from bbtune.errors import BbtuneError
 from bbtune.predictor import Predictor
+from bbtune.probing import probe_job
 
 PROMPT = {"kind": "offset", "layers": "input"}
 GENERATIONS = 10
@@ -126,3 +128,25 @@ def test_a_cap_that_leaves_nothing_to_the_search_hands_out_the_start_or_says_how
         run(job_at(upstream.url, budget={"requests": 12}), tmp_path / "run")
     assert upstream.requests <= 12
     assert resume(tmp_path / "run", ["budget.requests=1000"]).stop_reason == "budget.requests"
+
+
+def test_a_dry_run_sends_nothing_and_foresees_the_rows_that_are_sent(job_at, upstream, tmp_path):
+    said = dry_run(job_at(upstream.url))
+    assert upstream.requests == 0
+    paid = run(job_at(upstream.url), tmp_path / "run").paid
+    total = next(line for line in said.splitlines() if line.startswith("total")).split()
+    requests, read, written = (int(number) for number in total[2:5])
+    assert paid.requests <= requests <= 1.6 * paid.requests  # every generation might have dev judge a new prompt
+    assert read / requests == pytest.approx(paid.input_tokens / paid.requests, rel=0.05)
+    assert written == requests
+    assert float(total[5]) == pytest.approx((read + 2 * written) / 1e6, abs=1e-4)
+    rows = {line.split("  ")[0]: line for line in said.splitlines()}
+    assert int(rows["test, tuned"].split()[2]) == SPLITS
+    assert int(rows["test, zero-shot"].split()[2]) == 2 * SPLITS
+
+
+def test_a_server_that_ignores_embeddings_is_told_before_a_run(job_at):
+    with ScriptedUpstream("vllm") as upstream:
+        *found, used = probe_job(job_at(upstream.url))
+    assert any(line.startswith("prompt_embeds: no (the answer is not that to the text") for line in found)
+    assert used == "used: nothing: a continuous prompt needs a server that takes prompt_embeds"

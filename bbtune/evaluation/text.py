@@ -113,10 +113,6 @@ class TextEvaluator:
         """Labels, or scores of answers in words, (N,) of any examples under a candidate (1, D)."""
         return np.asarray(self._marks([self._space.prompt(candidate[0])], examples).predicted[0])
 
-    def label_logits(self, candidate: NDArray[np.float64], examples: Sequence[Example]) -> NDArray[np.float32]:
-        """Label logits (N, C) of any examples under a candidate (1, D)."""
-        return self.under(self._space.prompt(candidate[0]), examples)
-
     def under(self, prompt: TextPrompt, examples: Sequence[Example]) -> NDArray[np.float32]:
         """Label logits (N, C) of any examples under a prompt.
 
