@@ -1,13 +1,17 @@
-"""The search that a job describes, put together, and its limits."""
+"""The search that a job describes, put together, its limits, and what it did by its records."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bbtune.cost import Sizes
 from bbtune.fused import FusedSearch
-from bbtune.loop import Limits
+from bbtune.journal import EndOfRecord, Record, Recorded
+from bbtune.loop import Generation, Ledger, Limits, run_search
 from bbtune.objective import Objective
 from bbtune.optimizers import make_optimizer
 from bbtune.optimizers.base import Array, Optimizer
@@ -74,6 +78,23 @@ def make_text_search(spec: TextJob, choices: Choices, train: int, writer: Writer
     method = spec.method
     search = search_by_name(method, choices, spec.seed, None if method.writer is None else writer)
     return search if method.minibatch is None else Minibatches(search, train, method.minibatch, spec.seed)
+
+
+def replayed(spec: BaseJob, search: Search, sizes: Sizes, records: Sequence[Record]) -> list[Generation]:
+    """The generations of a run, from its records alone.
+
+    Args:
+        search: of the run, as it was before its first generation.
+        sizes: that decide what it cost.
+        records: of its journal.
+    """
+    found: list[Generation] = []
+    ledger, selection = Ledger(limits(spec), sizes), make_selection(spec, search)
+    with suppress(EndOfRecord):
+        for event in run_search(search, Recorded(None, list(records)), ledger, selection):
+            if isinstance(event, Generation):
+                found.append(event)
+    return found
 
 
 def make_selection(spec: BaseJob, search: Search) -> Selection:

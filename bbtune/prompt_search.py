@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from bbtune.backbone.frozen import DTYPES
 from bbtune.backbone.products import fastest_product
-from bbtune.build import limits, make_search, make_selection
+from bbtune.build import limits, make_search, make_selection, replayed
 from bbtune.cost import Sizes, Spent
 from bbtune.evaluation.account import Account
 from bbtune.evaluation.base import Pool
@@ -21,7 +21,7 @@ from bbtune.evaluation.ray_pool import RayPool
 from bbtune.evaluation.wire import WirePool
 from bbtune.forecast import Volume
 from bbtune.forecast_embeddings import held_back_for_embeddings
-from bbtune.journal import EndOfRecord, Journal, Record, Recorded
+from bbtune.journal import Journal, Record, Recorded
 from bbtune.loop import Generation, Ledger, Stopped, run_search
 from bbtune.method import Fitted, LabelMethod
 from bbtune.prompts.space import layer_scales
@@ -164,15 +164,7 @@ def _product(plan: SearchPlan, journal: Journal) -> str:
 
 def replayed_generations(spec: JobSpec, records: Sequence[Record]) -> list[Generation]:
     """The generations of a search, from its records alone; of a job with everything chosen."""
-    events: list[Generation] = []
     start = records[0]
     labels = np.array(start["train_labels"], dtype=np.int64)
     sizes = Sizes(len(labels), start["dev_size"], tuple(start["layers"]), start["depth"])
-    search, ledger = make_search(spec, sizes, labels), Ledger(limits(spec), sizes)
-    try:
-        for event in run_search(search, Recorded(None, list(records)), ledger, make_selection(spec, search)):
-            if isinstance(event, Generation):
-                events.append(event)
-    except EndOfRecord:
-        pass
-    return events
+    return replayed(spec, make_search(spec, sizes, labels), sizes, records)

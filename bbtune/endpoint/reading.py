@@ -34,6 +34,11 @@ class Reading:
     missing: int = 0
     unmatched: int = 0
 
+    @property
+    def decided(self) -> bool:
+        """Whether something is known of a label, so that the highest is a prediction."""
+        return not self.unmatched and self.missing < len(self.logits)
+
 
 class Reader(Protocol):
     """A way from a text to label scores."""

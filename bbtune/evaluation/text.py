@@ -4,21 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bbtune.cost import Spent
-from bbtune.endpoint.reading import FreeForm, Reader
+from bbtune.endpoint.reading import FreeForm, Reader, Reading
 from bbtune.endpoint.request import Answer, TextModel
 from bbtune.errors import EvaluationError
 from bbtune.evaluation.base import Marks, Scores, Split
 from bbtune.evaluation.race import Race
 from bbtune.objective import Objective, Subset
 from bbtune.prompts.text import TextPrompt, TextSpace
-from bbtune.task.metrics import Labels, Metric
+from bbtune.task.metrics import UNDECIDED, Labels, Metric
 from bbtune.task.task import Example, label_array, truth_array
 from bbtune.text_plan import TextPlan
+
+_AT_ONCE = 512  # texts of one call
+T = TypeVar("T")
 
 
 @dataclass
@@ -121,7 +125,8 @@ class TextEvaluator:
         """
         if isinstance(self.reader, FreeForm):
             raise EvaluationError("expected answers that are labels, got answers in words; read those with said()")
-        return np.asarray(self._logits(self.reader, [prompt], examples)[0])
+        readings = self._readings(self.reader, [prompt], examples)
+        return np.array([reading.logits for reading in readings], dtype=np.float32)
 
     def said(self, prompt: TextPrompt, examples: Sequence[Example]) -> list[str]:
         """Answers in words to any examples under a prompt.
@@ -129,49 +134,55 @@ class TextEvaluator:
         Raises:
             EvaluationError: where answers are labels.
         """
-        if not isinstance(self.reader, FreeForm):
+        reader = self.reader
+        if not isinstance(reader, FreeForm):
             raise EvaluationError("expected answers in words, got answers that are labels; read those with under()")
-        return [self.reader.said(answers) for answers in self._asked([prompt], examples)]
+        return self._each([prompt], examples, lambda answers, *_: reader.said(answers))
 
     def _marks(
         self, prompts: Sequence[TextPrompt], examples: Sequence[Example], deadline: float | None = None
     ) -> Marks:
         """Marks (P, N): the one place where labels and answers in words part."""
-        reader = self.reader
+        reader, shape = self.reader, (len(prompts), len(examples))
         if isinstance(reader, FreeForm):
-            truths = [example.answer or "" for _ in prompts for example in examples]
-            found = zip(self._asked(prompts, examples, deadline), truths, strict=True)
-            scores = np.array([reader.read(answers, truth) for answers, truth in found], dtype=np.float64)
-            scores = scores.reshape(len(prompts), len(examples))
+            found = self._each(prompts, examples, lambda answers, _, e: reader.read(answers, e.answer or ""), deadline)
+            scores = np.array(found, dtype=np.float64).reshape(shape)
             return Marks(1 - scores, scores)
-        logits = self._logits(reader, prompts, examples, deadline)
-        return Marks(Objective(label_array(examples), self._loss).each(logits), logits.argmax(axis=-1))
+        readings = self._readings(reader, prompts, examples, deadline)
+        logits = np.array([reading.logits for reading in readings], dtype=np.float32).reshape(*shape, -1)
+        decided = np.array([reading.decided for reading in readings]).reshape(shape)
+        predicted = np.where(decided, logits.argmax(axis=-1), UNDECIDED)
+        return Marks(Objective(label_array(examples), self._loss).each(logits), predicted)
 
-    def _asked(
-        self, prompts: Sequence[TextPrompt], examples: Sequence[Example], deadline: float | None = None
-    ) -> list[list[Answer]]:
-        """Answers to what is asked about each example, those of the first prompt first; all goes out together."""
-        asked = [
-            self.reader.requests(prompt.render(example, self._space.characters), prompt.label_words)
-            for prompt in prompts
-            for example in examples
-        ]
-        answers = iter(self._model.ask([request for one in asked for request in one], deadline))
-        return [[next(answers) for _ in one] for one in asked]
-
-    def _logits(
+    def _readings(
         self,
         reader: Reader,
         prompts: Sequence[TextPrompt],
         examples: Sequence[Example],
         deadline: float | None = None,
-    ) -> NDArray[np.float32]:
-        """Label logits (P, N, C)."""
-        words = [prompt.label_words for prompt in prompts for _ in examples]
-        asked = self._asked(prompts, examples, deadline)
-        found = [reader.read(answers, of) for answers, of in zip(asked, words, strict=True)]
+    ) -> list[Reading]:
+        """Label scores of each example, those under the first prompt first."""
+        found = self._each(prompts, examples, lambda answers, p, _: reader.read(answers, p.label_words), deadline)
         self.notes.texts += len(found)
         self.notes.missing += sum(reading.missing for reading in found)
         self.notes.unmatched += sum(reading.unmatched for reading in found)
-        logits = np.array([reading.logits for reading in found], dtype=np.float32)
-        return logits.reshape(len(prompts), len(examples), -1)
+        return found
+
+    def _each(
+        self,
+        prompts: Sequence[TextPrompt],
+        examples: Sequence[Example],
+        read: Callable[[list[Answer], TextPrompt, Example], T],
+        deadline: float | None = None,
+    ) -> list[T]:
+        """What is read out of the answers about each example, those under the first prompt first.
+
+        Many go out together, and not all of a large split: an answer may hold a thousand tokens, a third of a MiB.
+        """
+        pairs, found = [(prompt, example) for prompt in prompts for example in examples], []
+        for start in range(0, len(pairs), _AT_ONCE):
+            some = pairs[start : start + _AT_ONCE]
+            asked = [self.reader.requests(p.render(e, self._space.characters), p.label_words) for p, e in some]
+            answers = iter(self._model.ask([request for one in asked for request in one], deadline))
+            found += [read([next(answers) for _ in one], *pair) for one, pair in zip(asked, some, strict=True)]
+        return found

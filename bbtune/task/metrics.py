@@ -18,6 +18,8 @@ from bbtune.task.free_form import SCORES
 Labels = NDArray[np.int64 | np.float64]  # numbers of labels; of answers in words their scores in [0, 1], truth 1
 Values = NDArray[np.float64]
 
+UNDECIDED = -1  # predicted where an answer names no label: wrong for every one
+
 
 @dataclass(frozen=True)
 class Metric:
@@ -71,9 +73,11 @@ def _matthews(metric: Metric, truth: Labels, predicted: Labels) -> Values:
     n = truth.shape[-1]
     true_counts = np.stack([(truth == c).sum(axis=-1) for c in range(metric.classes)], axis=-1)
     predicted_counts = np.stack([(predicted == c).sum(axis=-1) for c in range(metric.classes)], axis=-1)
+    undecided = n - predicted_counts.sum(axis=-1)  # a class of its own
     covariance = (truth == predicted).sum(axis=-1) * n - (true_counts * predicted_counts).sum(axis=-1)
     # In floats: the product passes 2**63 from about 55,000 examples on.
-    spread = (n**2 - (true_counts**2).sum(axis=-1)).astype(float) * (n**2 - (predicted_counts**2).sum(axis=-1))
+    own = (predicted_counts**2).sum(axis=-1) + undecided**2
+    spread = (n**2 - (true_counts**2).sum(axis=-1)).astype(float) * (n**2 - own)
     return np.asarray(np.where(spread > 0, covariance / np.sqrt(np.maximum(spread, 1)), 0.0))
 
 
