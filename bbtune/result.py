@@ -66,8 +66,8 @@ class TuneResult:
         parameters: how many numbers were searched or trained.
         scores: ``majority``, ``zero_shot`` and ``tuned``.
         gain: tuned - zero_shot on test, paired bootstrap interval.
-        predicted: labels (N,) on the test split: ``truth``, ``zero_shot`` and ``tuned``; of answers in words their
-            scores in [0, 1], truth 1, and ``majority`` too.
+        predicted: labels (N,) on the test split: ``truth``, ``zero_shot`` and ``tuned``, -1 where an answer named none;
+            of answers in words their scores in [0, 1], truth 1, and ``majority`` too.
         curve: of the search or the training, in order.
         seeds: ``job``, of everything random, and ``task``, of the few-shot draw.
         fingerprints: SHA-256 (hex) of ``task`` (all splits), ``test`` (its test split) and ``model``.

@@ -22,6 +22,7 @@ from text_runs import MakeTextJob, answers_of, check_same, job_of, judge, scores
 from views import Witness, interrupt
 
 from bbtune import api, cli
+from bbtune.endpoint.endpoint import Endpoint
 from bbtune.endpoint.pace import Pace
 from bbtune.errors import BbtuneError, EndpointError
 from bbtune.evaluation.local_text import LocalText
@@ -548,3 +549,34 @@ def test_a_run_that_has_ended_says_that_more_money_changes_nothing(job, tmp_path
     assert api.resume(tmp_path / "run", ["budget.requests=500"], view).cost == result.cost
     (said,) = view.said
     assert "the run has ended (budget.requests), budget.requests=500 changes nothing any more" in said
+
+
+def silent(body: Body) -> Body:
+    """A server that answers, and names no label."""
+    answer = judge(body)
+    for part in answer["choices"]:
+        part |= {"text": " Perhaps.", "logprobs": None}
+        if part.pop("message", None):
+            part |= {"message": {"content": "Perhaps."}}
+    return answer
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "f1", "macro_f1", "matthews"])
+def test_an_answer_that_names_no_label_is_wrong_for_every_one(metric, job, upstream, tmp_path):
+    upstream.script = silent
+    task = {"metric": metric, **({"positive_label": "negative"} if metric == "f1" else {})}
+    spec = job(task=task, backbone={"api": {"read": "generated"}}, budget={"evaluations": 4})
+    result = api.run(spec, tmp_path / "run")
+    assert result.scores["zero_shot"].test.value == result.scores["tuned"].dev.value == 0
+    assert set(result.predicted["tuned"]) == {-1}
+    assert TuneResult.load(tmp_path / "run").scores == result.scores
+
+
+def test_a_split_that_is_asked_in_parts_gets_the_same_scores(job, tmp_path, monkeypatch):
+    api.run(job(), tmp_path / "whole")
+    monkeypatch.setattr("bbtune.evaluation.text._AT_ONCE", 3)
+    asked, ask = [], Endpoint.ask
+    monkeypatch.setattr(Endpoint, "ask", lambda *args: asked.append(len(args[1])) or ask(*args))
+    api.run(job(), tmp_path / "parts")
+    assert max(asked) == 3
+    check_same(tmp_path / "whole", tmp_path / "parts")

@@ -12,7 +12,7 @@ from bbtune.task.metrics import METRICS, Metric, gain_with_interval, score_with_
 
 CLASSES = 4
 METRIC = {name: Metric(name, CLASSES, positive=1 if name == "f1" else None) for name in METRICS}
-LABELS = st.lists(st.tuples(st.integers(0, CLASSES - 1), st.integers(0, CLASSES - 1)), min_size=1, max_size=40)
+LABELS = st.lists(st.tuples(st.integers(0, CLASSES - 1), st.integers(-1, CLASSES - 1)), min_size=1, max_size=40)
 
 
 def reference(name: str, truth: np.ndarray, predicted: np.ndarray) -> float:
