@@ -17,6 +17,9 @@ from bbtune.spec import BudgetSpec
 from bbtune.task.task import Example
 from bbtune.task.template import Template
 from bbtune.text_plan import TextPlan
+from bbtune.text_search import WRITING
+from bbtune.text_search.wording import chat_prompt, completion_prompt
+from bbtune.text_search.writer import Ask
 
 Count = Callable[[str], int]
 
@@ -122,7 +125,20 @@ class Forecast:
         return [
             self._item("train", self._train, self._tuned, int(generations * texts)),
             self._item("dev", self._dev, self._tuned, int((1 + generations) * self._dev.texts)),
+            *self._writing(int(generations * (method.population - 1))),
         ]
+
+    def _writing(self, wishes: int) -> list[Item]:
+        """What a writer behind an API is asked: at the most one instruction for each new candidate."""
+        method, library = self._plan.spec.method, self._space.choices.library
+        if method.writer is None or method.writer.api is None or method.search not in WRITING:
+            return []
+        api, most = method.writer.api, method.writer.max_tokens
+        chat = api.style != "completion"
+        frame = (chat_prompt if chat else completion_prompt)(Ask("combine", ("", "")))
+        longest = max(most, *(self._count(library[i]) for i in range(self._space.choices.given)))
+        read = wishes * (self._count(frame) + 2 * longest + _AROUND["chat" if chat else "completion"])
+        return [Item("writer", 0, priced(api, wishes, read, wishes * most))]
 
     def _test(self, test: Volume) -> list[Item]:
         before = self._item("test, zero-shot", test, self._before, test.texts)

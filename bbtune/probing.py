@@ -91,9 +91,11 @@ def _table(plan: Plan, how: str, generations: float, items: Sequence[Item]) -> s
     ]
     budget, api = plan.spec.budget.model_dump(exclude_none=True), plan.spec.backbone.api
     most = "about" if {"tokens", "dollars"} & set(budget) else "at most"  # a request may cost less than is foreseen
+    foreseen = set(budget) - {"seconds"}
+    many = f"{most} {int(generations)} generations" if foreseen else "one generation of as many as the seconds allow"
     return "\n".join(
         [
-            f"{plan.spec.name}: {most} {int(generations)} generations, nothing is sent; {how}",
+            f"{plan.spec.name}: {many}, nothing is sent; {how}",
             head,
             *rows,
             f"hard limits: {', '.join(f'{name} {limit:g}' for name, limit in budget.items())}",

@@ -11,6 +11,7 @@ from text_runs import job_of, judge
 
 from bbtune import api, cli
 from bbtune.errors import BbtuneError
+from bbtune.journal import read_journal
 
 PRICE = {"input": 150.0, "output": 600.0}
 
@@ -80,6 +81,26 @@ def test_the_total_is_no_less_than_what_is_paid_and_not_much_more(name, tiny_tas
 def test_a_generation_that_a_cap_cuts_off_is_part_of_the_total(tiny_task):
     job = job_of(tiny_task, "http://unused/v1", budget={"evaluations": 400, "requests": 150})
     assert row(api.dry_run(job), "total")[1] in (149, 150)
+
+
+@pytest.mark.parametrize("style", ["chat", "completion"])
+def test_what_a_writer_is_asked_is_foreseen_too(style, tiny_task, upstream, tmp_path):
+    api_ = {"base_url": upstream.url, "model": "other", "style": style, "price": {"input": 300.0, "output": 900.0}}
+    job = job_of(tiny_task, upstream.url, backbone={"api": {"price": PRICE}}, method={"writer": {"api": api_}})
+    text = api.dry_run(job)
+    assert row(text, "writer")[:2] == (0, 3 * 3)
+    paid = api.run(job, tmp_path / "run").paid
+    assert any(record["event"] == "written" for record in read_journal(tmp_path / "run" / "journal.jsonl"))
+    _, requests, read, written, dollars = row(text, "total")
+    assert paid.requests <= requests
+    assert paid.input_tokens <= read
+    assert paid.output_tokens <= written
+    assert paid.dollars <= dollars
+
+
+def test_seconds_alone_foresee_no_number_of_generations(tiny_task):
+    text = api.dry_run(job_of(tiny_task, "http://unused/v1", budget={"evaluations": None, "seconds": 60}))
+    assert text.startswith("words: one generation of as many as the seconds allow")
 
 
 def test_without_a_price_it_says_that_dollars_are_0(tiny_task):

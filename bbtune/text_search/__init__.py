@@ -22,6 +22,7 @@ from bbtune.text_search.writer import Writer
 from bbtune.text_spec import TextMethodSpec
 
 NEEDS_WRITER = frozenset({"instruct-zero"})
+WRITING = NEEDS_WRITER | {"edits", "genetic"}  # that ask a writer where there is one
 _NEVERGRAD = "nevergrad"
 
 
