@@ -8,12 +8,11 @@ from collections.abc import Sequence
 from bbtune.backbone.encoding import Encoder
 from bbtune.backbone.sources import ModelCard
 from bbtune.cost import Spent
+from bbtune.evaluation.wire import PROBES
 from bbtune.forecast import CAUTION, Item, Volume, fitting, priced, summed
 from bbtune.optimizers.base import population_asked
 from bbtune.search_plan import SearchPlan
 from bbtune.task.task import Example
-
-_PROBED = 6  # texts that are asked in words and in embeddings, before the search
 
 
 class EmbeddingsForecast:
@@ -46,7 +45,7 @@ class EmbeddingsForecast:
         )
 
     def _probe(self) -> Item:
-        return self._item("probe", self._train, _PROBED)
+        return self._item("probe", self._train, 2 * min(PROBES, self._train.texts))
 
     def _search(self, generations: float) -> list[Item]:
         candidates = generations * self._population + self._plan.spec.method.first_extras

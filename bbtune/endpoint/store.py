@@ -57,10 +57,6 @@ class AnswerStore:
         with self._database.open() as link:
             link.execute("INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?)", row)
 
-    def __len__(self) -> int:
-        with self._database.open() as link:
-            return int(link.execute("SELECT count(*) FROM answers").fetchone()[0])
-
     def close(self) -> None:
         """Close the file."""
         self._database.close()

@@ -39,6 +39,7 @@ class Race:
             mark: marks (P', N') of some candidates on some examples, by index.
             candidates: P.
             truth: (N,), what a perfect prediction is.
+            metric: of the task.
         """
         order = generator(self._seed, "race", len(truth)).permutation(len(truth))
         losses = np.full((candidates, len(truth)), np.nan)

@@ -93,6 +93,9 @@ class TextEvaluator:
             deadline: on the clock of :func:`time.monotonic`.
             first: of no use here.
             subset: examples of the split to score on; None for all.
+
+        Raises:
+            EvaluationError: for z of another shape.
         """
         if z.ndim != 3 or z.shape[1:] != (1, self._space.choices.dim):
             raise EvaluationError(f"z must have shape (P, 1, D) with D = {self._space.choices.dim}, got {z.shape}")

@@ -36,6 +36,10 @@ class TextModels:
     Args:
         plan: of the search.
         folder: of the run; what is paid is kept there.
+
+    Attributes:
+        purse: of the run, from which all are paid.
+        writer: of new instructions, where the job has one.
     """
 
     def __init__(self, plan: TextPlan, folder: Path) -> None:

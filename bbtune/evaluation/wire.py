@@ -28,7 +28,7 @@ from bbtune.task.task import Example
 from bbtune.task.verbalizer import label_token_ids
 
 _AT_ONCE = 2**26  # bytes of embeddings in the requests of one call
-_PROBES = 3  # examples that are asked as text and as embeddings
+PROBES = 3  # examples that are asked as text and as embeddings
 _CLOSE = 0.5  # between their log-probabilities; servers that compute in bfloat16 differ by a tenth
 _MIB = 2**20
 
@@ -87,7 +87,7 @@ class WirePool:
 
     def describe(self) -> str:
         """Ask a few texts in tokens and in embeddings: the server must give the same answer to both."""
-        rows = [self._plain.row(example) for example in self._plan.train[:_PROBES]]
+        rows = [self._plain.row(example) for example in self._plan.train[:PROBES]]
         spoken = [self._request(row, ("prompt", tuple(row.ids))) for row in rows]
         embedded = [self._embedded(row) for row in rows]
         texts, states = (self._labels.words(self._asked(asked, rows)) for asked in (spoken, embedded))

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from bbtune.errors import TaskError
 from bbtune.task.metrics import Labels, Metric
+from bbtune.task.verbalizer import Words
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class Task:
     dev: tuple[Example, ...]
     test: tuple[Example, ...]
     template: str | None = None
-    label_words: tuple[tuple[str, ...], ...] | None = None
+    label_words: Words | None = None
 
     def __post_init__(self) -> None:
         for split, examples in (("train", self.train), ("dev", self.dev), ("test", self.test)):

@@ -8,7 +8,7 @@ from typing import Any
 Words = tuple[tuple[str, ...], ...]  # of each label
 
 
-def words_per_label(words: Sequence[str | Sequence[str]]) -> tuple[tuple[str, ...], ...]:
+def words_per_label(words: Sequence[str | Sequence[str]]) -> Words:
     """Words of each label, where a single word may stand for itself."""
     return tuple((word,) if isinstance(word, str) else tuple(word) for word in words)
 

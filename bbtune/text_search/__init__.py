@@ -40,8 +40,8 @@ def _instruct_zero(parts: _Parts) -> Search:
     method = parts.method
     if parts.writer is None or method.population < 3:
         raise OptimizerError(
-            f"instruct-zero: expected a writer and a population of 3 or more, got {parts.writer} and "
-            f"{method.population}; set method.writer and method.population"
+            f"instruct-zero: expected a writer and a population of 3 or more, got "
+            f"{'a' if parts.writer else 'no'} writer and {method.population}; set method.writer and method.population"
         )
     optimizer = make_optimizer(
         "cma-diagonal", method.intrinsic_dim, method.population - 1, method.sigma, parts.rng.spawn(1)[0]

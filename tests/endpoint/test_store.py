@@ -61,7 +61,7 @@ def test_threads_and_processes_write_at_once(tmp_path):
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(lambda number: store.put(f"own {number}", ANSWER), range(200)))
         assert [other.wait(60) for other in others] == [0, 0]
-        assert len(store) == 600
+        assert all(store.get(f"{name} {n}") for name in ("a", "b", "own") for n in range(200))
 
 
 def test_a_damaged_file_is_told_with_what_to_do(tmp_path):
