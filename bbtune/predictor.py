@@ -56,8 +56,9 @@ class Predictor:
     def __init__(self, result: TuneResult) -> None:
         reading = result.reading
         self.kind = reading.kind
-        self._open = ExitStack()
-        self._predict = _restored(result, Template(reading.template, reading.kind), self._open)
+        with ExitStack() as opened:  # closed again where the model cannot be had
+            self._predict = _restored(result, Template(reading.template, reading.kind), opened)
+            self._open = opened.pop_all()
 
     def __enter__(self) -> Self:
         return self

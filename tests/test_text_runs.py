@@ -480,6 +480,17 @@ def test_prediction_is_not_bound_by_the_caps_of_the_run(job, tmp_path):
         assert len(predictor.predict([f"text {i}" for i in range(100)])) == 100
 
 
+def test_nothing_stays_open_where_a_model_that_was_asked_is_gone(job, upstream, tmp_path, monkeypatch):
+    result = api.run(job(), tmp_path / "run")
+    fresh_cache(monkeypatch, tmp_path / "other")
+    closed, close = [], Endpoint.close
+    monkeypatch.setattr(Endpoint, "close", lambda endpoint: closed.append(close(endpoint)))
+    with FaultProxy(upstream.url, {"wrong-key": 1.0}) as proxy, at(upstream, proxy.url):
+        with pytest.raises(EndpointError, match="HTTP 401"):
+            Predictor(result)
+        assert closed
+
+
 @pytest.mark.parametrize("read", ["label-logprobs", "prompt-logprobs"])
 def test_a_model_that_is_here_and_the_same_behind_an_api_give_the_same_scores(read, tiny_task, tiny_models, tmp_path):
     backbone = {"model": f"path:{tiny_models['llama']}"}

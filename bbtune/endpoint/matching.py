@@ -17,6 +17,11 @@ def bare(token: str) -> str:
     return token.strip(_SPACES).casefold()
 
 
+def flat(text: str) -> str:
+    """A text without white space, however that is written."""
+    return "".join(c for c in text if not c.isspace() and c not in _SPACES)
+
+
 def begins(token: str, word: str, pieces: Mapping[str, str]) -> bool:
     """Whether a token (bare) may be the first of a word, in any way of writing it."""
     whole = bare(word)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Literal
 
-from bbtune.endpoint.matching import bare
+from bbtune.endpoint.matching import bare, flat
 from bbtune.endpoint.request import Answer, Token
 from bbtune.endpoint.shown import PromptWay
 
@@ -77,10 +77,6 @@ def same_top(one: Token, other: Token) -> bool:
 
 def same_text(texts: Sequence[str], prompt: str) -> bool:
     """Whether tokens are those of a prompt: the first may be a special token, or one whose text is not told."""
-    whole, wanted = _flat("".join(texts)), _flat(prompt)
-    rest = _flat("".join(texts[1:]))
+    whole, wanted = flat("".join(texts)), flat(prompt)
+    rest = flat("".join(texts[1:]))
     return whole.endswith(wanted) or (len(texts) > 1 and 2 * len(rest) > len(wanted) and wanted.endswith(rest))
-
-
-def _flat(text: str) -> str:
-    return "".join(c for c in text if not c.isspace() and c not in "▁Ġ")

@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from bbtune.endpoint.matching import bare, begins, said_label
+from bbtune.endpoint.matching import bare, begins, flat, said_label
 from bbtune.endpoint.request import Answer, Request, Style
 from bbtune.endpoint.shown import PromptWay
 from bbtune.errors import EndpointError
@@ -139,6 +139,8 @@ class PromptLogprobs:
         """
         rows = [self.how.tokens(answer) for answer in answers]
         every = [word for of_label in words for word in of_label]
+        for row, word in zip(rows, every, strict=True):
+            _check_ends("".join(text for text, _ in row[-_covering([text for text, _ in row], word) - 1 :]), word)
         # The words are read from the same place on, where the text ends: even if one of them begins inside a token
         # of the text, so that all of the text's last token belongs to them, their scores can be compared.
         first = min(
@@ -190,7 +192,6 @@ class FreeForm:
     style: Style
     max_tokens: int
     score: Callable[[str, str], float]
-    name: str = field(default="free-form", init=False)
 
     def requests(self, text: str, words: Words = ()) -> list[Request]:
         """One; there are no label words."""
@@ -223,6 +224,18 @@ def _added(logprobs: Sequence[float | None]) -> float:
     if len(known) < len(logprobs):
         raise EndpointError("expected a log-probability for every token of a label word, got none for one of them")
     return math.fsum(known)
+
+
+def _check_ends(text: str, word: str) -> None:
+    """Refuse tokens that are not those up to the word, as where a server leaves out the one that ends an answer.
+
+    Letters of other scripts may be spread over tokens that have no text of their own, and are believed.
+    """
+    if word.isascii() and not flat(text).casefold().endswith(flat(word).casefold()):
+        raise EndpointError(
+            f"expected the tokens of a prompt that ends in {word!r}, got some that end in {text[-40:]!r}; "
+            "set read: generated"
+        )
 
 
 def _covering(tokens: Sequence[str], word: str) -> int:

@@ -118,6 +118,14 @@ def test_a_word_that_takes_letters_of_the_text_into_its_token_is_compared_over_t
     assert reader.read(answers, (("a",), ("b",))).logits == pytest.approx([-1.0, -1.2])
 
 
+def test_an_echo_without_the_token_that_ends_the_answer_is_no_score_of_a_word_that_was_cut_off() -> None:
+    reader = PromptLogprobs("completion", PromptWay("echo"))
+    whole = echo(("It", None), (" was", -3.0), (" bad", -2.0), ("!", -0.1))
+    cut = echo(("It", None), (" was", -3.0), (" great", -1.0))
+    with pytest.raises(EndpointError, match=r"expected the tokens of a prompt that ends in 'great', got .* 'It was'"):
+        reader.read([whole, cut], (("bad",), ("great",)))
+
+
 @pytest.mark.parametrize("shift", [1, -1])
 def test_values_that_stand_a_place_off_are_put_right(shift: int) -> None:
     def answer(word: str, value: float) -> Answer:
