@@ -76,4 +76,4 @@ def held_back_for_embeddings(plan: SearchPlan, test: Volume) -> Spent:
 
 def _volume(encoder: Encoder, examples: Sequence[Example]) -> Volume:
     lengths = [len(encoder.row(example).ids) for example in examples]
-    return Volume(len(lengths), sum(lengths) / len(lengths), max(lengths))
+    return Volume(len(lengths), sum(lengths) / len(lengths))

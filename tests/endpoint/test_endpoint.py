@@ -169,7 +169,7 @@ def test_a_server_that_does_not_count_is_charged_at_the_bound(tmp_path):
         assert endpoint.purse.spent().input_tokens == most.input
 
 
-def test_a_refusal_ends_the_call_at_once_and_what_was_answered_is_kept(tmp_path):
+def test_a_failure_ends_the_call_at_once_and_what_was_answered_is_kept(tmp_path):
     asked = questions(50)
 
     def picky(body):
