@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
@@ -20,6 +21,16 @@ def _address(url: str) -> str:
     return url.rstrip("/")
 
 
+# Keys that could be names of variables: those of some providers, and any long one of small letters and digits.
+_KEY = re.compile(r"(?:gsk|hf|sk|pk|r8|csk|xai|nvapi)_\w{16,}|(?=\w*[a-z])(?=\w*\d)\w{24,}")
+
+
+def _variable(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) or _KEY.fullmatch(name):
+        raise ValueError("expected a name such as EXAMPLE_API_KEY")
+    return name
+
+
 class PriceSpec(Part):
     """Dollars for a million tokens."""
 
@@ -32,7 +43,7 @@ class ApiSpec(Part):
 
     base_url: Annotated[str, AfterValidator(_address)] | None = None
     model: Annotated[str, Field(min_length=1)] | None = None
-    api_key_env: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] | None = None
+    api_key_env: Annotated[str, AfterValidator(_variable)] | None = None
     serve: Annotated[str, Field(pattern=r"^(cache|path):.+")] | None = None
     style: Literal["auto", "chat", "completion"] = "auto"
     read: Literal["auto", "label-logprobs", "prompt-logprobs", "generated"] = "auto"

@@ -99,6 +99,8 @@ def test_all_mistakes_are_told_together(tiny_task):
         {"base_url": "https://me:sk-secret@h/v1"},
         {"api_key": "sk-secret"},
         {"api_key_env": "sk-secret"},
+        {"api_key_env": "gsk_secretAbCdEfGhIjKlMnOpQr"},  # could be a name
+        {"api_key_env": "f0e1d2secret0123456789abcdef"},
     ],
 )
 def test_a_key_in_a_wrong_place_is_refused_and_not_repeated(where, tiny_task):
