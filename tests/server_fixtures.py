@@ -1,4 +1,4 @@
-"""Servers for the length of the session."""
+"""Servers: real ones for the length of the session, a scripted one for a test."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 from real_servers import TransformersServer, chatting_copy
+from scripted_upstream import ScriptedUpstream
+from text_runs import judge
 
 from bbtune.backbone.fetch import cached_model
 from bbtune.endpoint.serve import LocalServer
@@ -55,3 +57,10 @@ def vllm_url() -> str:
     if not url:
         pytest.skip("no vLLM server: set BBTUNE_VLLM_URL to its address, with /v1")
     return url
+
+
+@pytest.fixture
+def upstream() -> Iterator[ScriptedUpstream]:
+    """A server whose model heeds good instructions."""
+    with ScriptedUpstream(script=judge) as server:
+        yield server

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from scripted_upstream import ScriptedUpstream
-from text_runs import job_of, judge
+from text_runs import job_of
 
 from bbtune import api, cli
 from bbtune.errors import BbtuneError
@@ -20,12 +18,6 @@ PRICE = {"input": 150.0, "output": 600.0}
 def _apart(tmp_path, monkeypatch):
     monkeypatch.setenv("BBTUNE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("bbtune.session.plot_run", lambda *_: None)
-
-
-@pytest.fixture
-def upstream() -> Iterator[ScriptedUpstream]:
-    with ScriptedUpstream(script=judge) as server:
-        yield server
 
 
 def row(text: str, name: str) -> tuple[int, int, int, int, float]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 from fault_proxy import FaultProxy
 from scripted_upstream import Body, ScriptedUpstream
@@ -19,12 +17,6 @@ from bbtune.spec import BackboneSpec
 @pytest.fixture(autouse=True)
 def _apart(tmp_path, monkeypatch):
     monkeypatch.setenv("BBTUNE_CACHE", str(tmp_path / "cache"))
-
-
-@pytest.fixture
-def upstream() -> Iterator[ScriptedUpstream]:
-    with ScriptedUpstream(script=judge) as server:
-        yield server
 
 
 @pytest.fixture(scope="module")

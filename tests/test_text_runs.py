@@ -44,12 +44,6 @@ def _apart(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def upstream() -> Iterator[ScriptedUpstream]:
-    with ScriptedUpstream(script=judge) as server:
-        yield server
-
-
-@pytest.fixture
 def job(tiny_task, upstream) -> MakeTextJob:
     """Jobs that ask the upstream."""
     return lambda **parts: job_of(tiny_task, upstream.url, **parts)
