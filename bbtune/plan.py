@@ -67,13 +67,15 @@ Card = ModelCard | RemoteCard
 class Reading:
     """How texts are put to the model, as it was resolved from job and data: enough to predict without the data.
 
-    ``preamble`` is what a search for a prompt in words has put before the template.
+    ``preamble`` is what a search for a prompt in words has put before the template, ``first_words`` are the label words
+    that it began with: how answers are read depends on them, too.
     """
 
     kind: str
     template: str
     label_words: Words
     preamble: str = ""
+    first_words: Words = ()
 
 
 @dataclass(frozen=True)

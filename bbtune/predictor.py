@@ -118,7 +118,8 @@ def _in_words(result: TuneResult, spec: TextJob, template: Template, opened: Exi
     """As :func:`_restored`, of a prompt in words."""
     metric = Metric(result.metric, len(result.labels))
     reading = result.reading
-    shared: dict[str, Any] = {"kind": reading.kind, "template": template, "label_words": reading.label_words}
+    words = reading.first_words or reading.label_words
+    shared: dict[str, Any] = {"kind": reading.kind, "template": template, "label_words": words}
     plan = TextPlan(spec=_uncapped(spec), train=(), dev=(), **shared)
     models = TextModels(plan, Path(opened.enter_context(TemporaryDirectory())))
     opened.callback(models.close)

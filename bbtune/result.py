@@ -18,6 +18,7 @@ from bbtune.loop import Cost
 from bbtune.plan import Reading
 from bbtune.spec import BaseJob, TextJob
 from bbtune.task.metrics import Estimate
+from bbtune.task.verbalizer import words_per_label
 
 RESULT, SPEC, JOURNAL, PLOT = "result.json", "spec.yaml", "journal.jsonl", "plot.png"
 STUDY = "study.json"
@@ -164,14 +165,14 @@ class TuneResult:
         if spec.spec_hash != raw["spec_hash"]:
             raise ValueError(f"{SPEC} has changed since: it is {spec.spec_hash[:12]}, was {raw['spec_hash'][:12]}")
         reading = raw["reading"]
-        words = tuple(tuple(words) for words in reading["label_words"])
+        words, first = (words_per_label(reading.get(key, ())) for key in ("label_words", "first_words"))
         return cls(
             spec=spec,
             metric=raw["metric"],
             learned=load_file(folder / LEARNED),
             predicted=load_file(folder / PREDICTED),
             versions=raw["versions"],
-            reading=Reading(reading["kind"], reading["template"], words, reading["preamble"]),
+            reading=Reading(reading["kind"], reading["template"], words, reading["preamble"], first),
             **outcome(raw),
         )
 

@@ -117,6 +117,9 @@ def _template_faults(spec: TextJob, template: Template) -> list[Fault]:
         if parsed.fields_behind_mask:
             why = "the model is asked for what comes next"
             faults.append(Fault(path, f"expected {{mask}} behind all fields, {why}, got {text!r}"))
+        elif parsed.word_follows_space != template.word_follows_space:
+            form = "a space before {mask}" if template.word_follows_space else "no space before {mask}"
+            faults.append(Fault(path, f"expected {form}, as in {template.text!r}: words are read alike, got {text!r}"))
     return faults
 
 

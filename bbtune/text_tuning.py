@@ -150,7 +150,8 @@ class TextTuning(Method):
 
     def _reading(self, z: NDArray[np.float64]) -> Reading:
         prompt = self._space.prompt(z[0])
-        return Reading(self._plan.kind, prompt.template.text, prompt.label_words, prompt.preamble)
+        plan = self._plan
+        return Reading(plan.kind, prompt.template.text, prompt.label_words, prompt.preamble, plan.label_words)
 
     def _tell_guesses(self, evaluator: TextEvaluator) -> None:
         notes = evaluator.notes

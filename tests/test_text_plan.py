@@ -33,6 +33,8 @@ FAULTS: list[tuple[dict[str, Any], list[str]]] = [
     ({"budget": {"dollars": 1.0}, **SERVED_WRITER}, []),
     ({"task": {"template": "{mask} : {text}"}}, ["task.template: expected {mask} behind all fields"]),
     ({"prompt": {"templates": ["{mask} {text}"]}}, [r"prompt.templates\[0\]: expected {mask} behind all fields"]),
+    ({"prompt": {"templates": ["{text} It was '{mask}'"]}}, [r"prompt.templates\[0\]: expected a space before {mask}"]),
+    ({"prompt": {"templates": ["{text} It was"]}}, []),
     ({"prompt": {"templates": ["{text} {a}"]}}, [r"prompt.templates\[0\]: template has the unknown field {a}"]),
     ({"prompt": {"label_words": [["good"]]}}, [r"prompt.label_words\[0\]: expected 2 entries, .*got 1"]),
     ({"prompt": {"demonstrations": 8}}, ["prompt.demonstrations: expected fewer than the 8 train examples, got 8"]),

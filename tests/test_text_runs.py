@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -585,3 +586,18 @@ def test_a_split_that_is_asked_in_parts_gets_the_same_scores(job, tmp_path, monk
     api.run(job(), tmp_path / "parts")
     assert max(asked) == 3
     check_same(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_predictions_are_read_as_the_search_did_whatever_label_words_it_chose(job, upstream, tmp_path):
+    """The first label words begin alike, so that answers are read in words; those that were chosen do not."""
+    words = {"task": {"label_words": ["good", "goodish"]}, "prompt": {"label_words": [["bad", "great"]]}}
+    api.run(job(**words), tmp_path / "run")
+    result = TuneResult.load(tmp_path / "run")
+    chosen = replace(result, reading=replace(result.reading, label_words=(("bad",), ("great",))))
+    asked: list[Body] = []
+    upstream.script = lambda body: asked.append(body) or judge(body)
+    with Predictor(chosen) as predictor:
+        asked.clear()
+        predictor.predict(["a text that nobody has asked about"])
+    (body,) = asked
+    assert body["max_tokens"] == 16
