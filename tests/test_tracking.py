@@ -148,7 +148,7 @@ def test_a_resumed_run_goes_on_in_the_same_record(make_job, tmp_path, database):
     job = make_job("bert", tracking={"enabled": True, "uri": database, "experiment": "resumed"})
     with pytest.raises(KeyboardInterrupt):
         api.run(job, tmp_path / "run", Witness(5, interrupt))
-    result = api.resume(tmp_path / "run", evaluators=1)  # another number is no obstacle to the record
+    result = api.resume(tmp_path / "run", ["evaluators.count=1"])  # another number is no obstacle to the record
     assert_whole(database, "resumed", tmp_path / "run", result)
 
 
