@@ -255,7 +255,7 @@ def test_an_interrupted_run_goes_on_where_it_was(make_raw: MakeRaw, tmp_path: Pa
     with pytest.raises(KeyboardInterrupt):
         api.run(make_raw("lora", "bert", 2, epochs=EPOCHS), tmp_path / "cut", Witness(3, interrupt))
     assert len(recorded(tmp_path / "cut")) == 4
-    result = api.resume(tmp_path / "cut", evaluators=evaluators)
+    result = api.resume(tmp_path / "cut", [f"evaluators.count={evaluators}"])
     assert_alike(tmp_path / "cut", result, whole, here.events)
 
 
