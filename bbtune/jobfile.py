@@ -18,6 +18,7 @@ from bbtune.errors import Fault, JobError, did_you_mean
 from bbtune.methods import BASELINES, method_class
 from bbtune.presets import PRESETS
 from bbtune.spec import BaseJob, BaselineJob, JobSpec, TextJob, merged
+from bbtune.text_search import WRITING
 from bbtune.yaml_text import parse_yaml, read_yaml
 
 
@@ -64,7 +65,8 @@ def _with_method(raw: dict[str, Any], method: str) -> dict[str, Any]:
         return whole | {"method": {"name": method}}
     given = given if isinstance(given, dict) else {}
     if _in_words(whole):
-        return whole | {"method": given | {"search": method}}
+        kept = {key: value for key, value in given.items() if key != "writer" or method in WRITING}
+        return whole | {"method": kept | {"search": method}}
     return whole | {"method": {key: given[key] for key in _OF_THE_LOSS if key in given} | {"optimizer": method}}
 
 

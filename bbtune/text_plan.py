@@ -11,7 +11,7 @@ from bbtune.prompts.text import TextSpace
 from bbtune.spec import BackboneSpec, TextJob
 from bbtune.task.template import Template
 from bbtune.task.verbalizer import Words, words_per_label
-from bbtune.text_search import NEEDS_WRITER, check_search_name
+from bbtune.text_search import NEEDS_WRITER, WRITING, check_search_name
 from bbtune.text_spec import TextMethodSpec
 
 
@@ -74,6 +74,8 @@ def _writer_faults(method: TextMethodSpec) -> list[Fault]:
     if method.search in NEEDS_WRITER and (writer is None or writer.model is None):
         why = f"{method.search} puts vectors into a model that is loaded here"
         faults.append(Fault("method.writer.model", f"missing; {why}, such as cache:smollm2-135m"))
+    if writer is not None and method.search.partition(":")[0] not in WRITING:
+        faults.append(Fault("method.writer", f"expected none with {method.search}, which chooses and writes nothing"))
     if method.search in NEEDS_WRITER and method.population < 3:
         expected = f"expected 3 or more for {method.search}, which optimizes one vector less"
         faults.append(Fault("method.population", f"{expected}, got {method.population}"))

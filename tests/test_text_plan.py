@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from bbtune import api
+from bbtune.jobfile import load_job
 from bbtune.spec import merged
 
 API = {"base_url": "http://127.0.0.1:9/v1", "model": "tiny"}
@@ -43,6 +44,10 @@ FAULTS: list[tuple[dict[str, Any], list[str]]] = [
     ({"method": {"optimizer": "cma"}}, ["method.optimizer: unknown key; .* is named by method.search"]),
     ({"selection": {"average": 3}}, ["selection.average: expected none, words have no mean, got 3"]),
     ({"method": {"search": "instruct-zero"}}, ["method.writer.model: missing; instruct-zero puts vectors"]),
+    (
+        {"method": {"search": "random", "writer": {"api": API}}},
+        ["method.writer: expected none with random, which chooses and writes nothing"],
+    ),
     ({"method": {"search": "instruct-zero", "writer": {"api": API}}}, ["method.writer.model: missing"]),
     ({"method": {"writer": {"api": API, "model": "cache:none"}}}, ["method.writer: expected one of", "writer.model: "]),
     ({"method": {"writer": WRITER}}, [r"method.writer.model: expected a model folder .* found nothing at /nowhere"]),
@@ -133,3 +138,15 @@ def test_instruct_zero_needs_three_candidates(tiny_task, tiny_models):
     assert faults_of(tiny_task, {"method": method}) == [
         "method.population: expected 3 or more for instruct-zero, which optimizes one vector less, got 2"
     ]
+
+
+def test_another_search_by_name_has_no_writer_where_it_writes_nothing(tmp_path) -> None:
+    path = tmp_path / "job.yaml"
+    path.write_text(
+        "task: {source: 'builtin:support'}\nbackbone: {api: {base_url: 'http://host/v1', model: m}}\n"
+        "prompt: {kind: text}\nmethod: {search: genetic, population: 5, writer: {model: 'cache:none'}}\n"
+        "budget: {evaluations: 20}\n"
+    )
+    chosen = {name: load_job(path, method=name).method for name in ("random", "edits")}
+    assert (chosen["random"].writer, chosen["random"].search, chosen["random"].population) == (None, "random", 5)
+    assert chosen["edits"].writer is not None

@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from math import isnan
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -152,9 +153,9 @@ def _retry_after_s(headers: Mapping[str, str]) -> float | None:
     """Seconds that a server asks to wait: milliseconds, seconds, or a date; None where it asks for nothing."""
     milliseconds, value = headers.get("retry-after-ms"), headers.get("retry-after")
     try:
-        if milliseconds is not None:
-            return max(float(milliseconds) / 1000, 0.0)
-        return None if value is None else max(float(value), 0.0)
+        asked = None if value is None else float(value)
+        asked = asked if milliseconds is None else float(milliseconds) / 1000
+        return None if asked is None or isnan(asked) else max(asked, 0.0)
     except ValueError:
         pass
     try:

@@ -15,6 +15,7 @@ Values = NDArray[np.float64]
 Mark = Callable[[Sequence[int], Sequence[int]], Marks]
 
 _CLEARLY = 2.0  # standard errors of the paired difference
+_LEAST = 8  # examples; of fewer the spread of the differences may be nothing by chance
 
 
 class Race:
@@ -58,7 +59,7 @@ def _clearly_worse(losses: Values) -> NDArray[np.bool_]:
     """Which of the candidates (P, N) are worse than the best by more than chance explains."""
     best = losses.mean(axis=1).argmin()
     difference = losses - losses[best]
-    if difference.shape[1] < 2:
+    if difference.shape[1] < _LEAST:
         return np.zeros(len(losses), dtype=np.bool_)
     error = difference.std(axis=1, ddof=1) / np.sqrt(difference.shape[1])
     return np.asarray(difference.mean(axis=1) > _CLEARLY * error)

@@ -25,22 +25,35 @@ class TextPrompt:
     """One prompt in words.
 
     Attributes:
-        preamble: instruction and demonstrations, with what separates them from the text; may be empty.
+        instruction: that comes first, or all before the text where its parts are not known; may be empty.
         template: of the text.
         label_words: of each label; none where answers are words.
+        demonstrations: train examples, each as it is put with its answer.
     """
 
-    preamble: str
+    instruction: str
     template: Template
     label_words: Words
+    demonstrations: tuple[tuple[Example, str], ...] = ()
+
+    @property
+    def preamble(self) -> str:
+        """Instruction and demonstrations, with what separates them from the text."""
+        return self._before(None)
 
     def render(self, example: Example, characters: int) -> str:
         """The whole prompt for an example, up to where the label word belongs.
 
+        An example that is one of the demonstrations is asked without that one: with its answer before it, every
+        candidate would be right, and those that show what the model gets wrong would seem best.
+
         Args:
             characters: that each of its texts is cut to.
         """
-        return self.preamble + self.template.render(cut_fields(example, characters), None)
+        return self._before(example) + self.template.render(cut_fields(example, characters), None)
+
+    def _before(self, asked: Example | None) -> str:
+        return self.instruction + "".join(f"{text}\n\n" for example, text in self.demonstrations if example != asked)
 
 
 class TextSpace:
@@ -92,15 +105,15 @@ class TextSpace:
         words = self._words[of.get("words", [0])[0]]
         instruction = [self.choices.library[number], *(self.keywords[c - 1] for c in of.get("keyword", []) if c)]
         demonstrations = [self._solved(c - 1, template, words) for c in of.get("demonstration", []) if c]
-        parts = [" ".join(filter(None, instruction)), *demonstrations]
-        return TextPrompt("".join(f"{part}\n\n" for part in parts if part), template, words)
+        said = " ".join(filter(None, instruction))
+        return TextPrompt(f"{said}\n\n" if said else "", template, words, tuple(dict.fromkeys(demonstrations)))
 
-    def _solved(self, index: int, template: Template, words: Words) -> str:
-        """A train example with its label word or answer."""
+    def _solved(self, index: int, template: Template, words: Words) -> tuple[Example, str]:
+        """A train example, and as it is put with its label word or answer."""
         example = self._train[index]
         answer = answer_of(example, words)
         whole = template.render(cut_fields(example, self.characters), answer)
-        return whole if template.has_mask else f"{whole} {answer}"
+        return example, whole if template.has_mask else f"{whole} {answer}"
 
 
 def answer_of(example: Example, label_words: Words) -> str:

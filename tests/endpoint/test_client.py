@@ -105,6 +105,7 @@ def test_an_account_without_credit_is_not_asked_again(told):
         ({"Retry-After": "-3"}, 0.0),
         ({"Retry-After": "soon"}, None),
         ({"Retry-After": "7", "retry-after-ms": "1500"}, 1.5),
+        ({"Retry-After": "nan"}, None),
         ({"Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT"}, 0.0),
     ],
 )
