@@ -124,6 +124,7 @@ class Endpoint:
         bound = self._bound.of(request)
         slot = self._pace.take(bound.total, call.pause)
         ticket = self.purse.reserve(bound, self._price, call.check)
+        self._pace.leave(slot)
         try:
             response = self._client.send(request)
             answer = replace(read_answer(lasting(response.raw), otherwise=bound), headers=response.headers)

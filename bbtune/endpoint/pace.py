@@ -11,7 +11,7 @@ from threading import Lock
 WINDOW_S = 60.0
 
 
-@dataclass
+@dataclass(eq=False)
 class Slot:
     """One request in the window.
 
@@ -60,6 +60,14 @@ class Pace:
                     self._window.append(slot)
                     return slot
             pause(wait_s)
+
+    def leave(self, slot: Slot) -> None:
+        """The request leaves now, which may be later than its turn came: it waited for money, too."""
+        with self._lock:
+            if slot in self._window:
+                self._window.remove(slot)
+            slot.at = self._clock()
+            self._window.append(slot)
 
     def correct(self, slot: Slot, tokens: int) -> None:
         """Count what a request did cost in place of the most it could have."""

@@ -67,6 +67,19 @@ def test_what_a_request_did_not_use_is_there_for_the_next():
     assert clock.now == 0
 
 
+def test_a_request_that_leaves_later_than_its_turn_counts_from_when_it_leaves():
+    clock = Clock()
+    pace = Pace(requests_per_minute=2, clock=clock)
+    late, early = pace.take(1, clock.pause), pace.take(1, clock.pause)
+    pace.leave(early)
+    clock.now = 50.0
+    pace.leave(late)
+    pace.take(1, clock.pause)
+    assert clock.now == 60.0
+    pace.take(1, clock.pause)
+    assert clock.now == 110.0
+
+
 def test_a_pause_that_a_server_asks_for_holds_for_all_and_a_shorter_one_does_not_end_it():
     clock = Clock()
     pace = Pace(clock=clock)
