@@ -6,7 +6,7 @@
 ENVIRONMENT is a folder for a virtual environment of its own, made on first use (3.5 GB; vLLM wants other versions of
 our libraries). MODEL is a folder with safetensors. The address is printed once the server answers, after about a
 minute; it takes 4 GB of memory. A key is asked for where VLLM_API_KEY is set. Where pip's index has only builds of
-torch for GPUs, PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu saves some gigabytes.
+torch for GPUs, one of CPU builds in PIP_EXTRA_INDEX_URL saves some gigabytes.
 """
 
 from __future__ import annotations
