@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from bbtune.backbone.encoding import Encoder, PromptText, prompt_token_ids
 from bbtune.backbone.sources import ModelCard, read_model_card
@@ -68,7 +69,7 @@ class Reading:
     """How texts are put to the model, as it was resolved from job and data: enough to predict without the data.
 
     ``preamble`` is what a search for a prompt in words has put before the template, ``first_words`` are the label words
-    that it began with: how answers are read depends on them, too.
+    that it began with: how answers are read depends on them, too. ``abilities`` are what was found of an API, as JSON.
     """
 
     kind: str
@@ -76,6 +77,7 @@ class Reading:
     label_words: Words
     preamble: str = ""
     first_words: Words = ()
+    abilities: dict[str, Any] | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)

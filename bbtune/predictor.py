@@ -123,7 +123,7 @@ def _in_words(result: TuneResult, spec: TextJob, template: Template, opened: Exi
     plan = TextPlan(spec=_uncapped(spec), train=(), dev=(), **shared)
     models = TextModels(plan, Path(opened.enter_context(TemporaryDirectory())))
     opened.callback(models.close)
-    reader, _ = models.reader(models.probe(), metric)
+    reader, _ = models.reader(reading.abilities, metric)
     evaluator = TextEvaluator(models.scorer, reader, plan.space(), plan, metric)
     prompt = TextPrompt(reading.preamble, template, reading.label_words)
     if metric.free_form:

@@ -172,7 +172,7 @@ class TuneResult:
             learned=load_file(folder / LEARNED),
             predicted=load_file(folder / PREDICTED),
             versions=raw["versions"],
-            reading=Reading(reading["kind"], reading["template"], words, reading["preamble"], first),
+            reading=Reading(**{**reading, "label_words": words, "first_words": first}),
             **outcome(raw),
         )
 

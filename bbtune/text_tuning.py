@@ -151,7 +151,8 @@ class TextTuning(Method):
     def _reading(self, z: NDArray[np.float64]) -> Reading:
         prompt = self._space.prompt(z[0])
         plan = self._plan
-        return Reading(plan.kind, prompt.template.text, prompt.label_words, prompt.preamble, plan.label_words)
+        found = (self._journal.find("probe") or {}).get("abilities")
+        return Reading(plan.kind, prompt.template.text, prompt.label_words, prompt.preamble, plan.label_words, found)
 
     def _tell_guesses(self, evaluator: TextEvaluator) -> None:
         notes = evaluator.notes

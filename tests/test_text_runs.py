@@ -481,9 +481,19 @@ def test_nothing_stays_open_where_a_model_that_was_asked_is_gone(job, upstream, 
     closed, close = [], Endpoint.close
     monkeypatch.setattr(Endpoint, "close", lambda endpoint: closed.append(close(endpoint)))
     with FaultProxy(upstream.url, {"wrong-key": 1.0}) as proxy, at(upstream, proxy.url):
-        with pytest.raises(EndpointError, match="HTTP 401"):
-            Predictor(result)
+        with pytest.raises(EndpointError, match="HTTP 401"), Predictor(result) as predictor:
+            predictor.predict(["a great film"])
         assert closed
+
+
+def test_prediction_asks_nothing_but_its_texts(job, upstream, tmp_path, monkeypatch):
+    result = api.run(job(), tmp_path / "run")
+    fresh_cache(monkeypatch, tmp_path / "other")
+    before = upstream.requests
+    with Predictor(TuneResult.load(tmp_path / "run")) as predictor:
+        labels = [prediction.label for prediction in predictor.predict(["a great film", "a dull end"])]
+    assert upstream.requests - before == 2
+    assert set(labels) <= set(result.labels)
 
 
 @pytest.mark.parametrize("read", ["label-logprobs", "prompt-logprobs"])

@@ -98,6 +98,7 @@ def outcome_of(folder: Path) -> dict[str, Any]:
     for part in (raw["cost"], *raw["curve"]):
         for key in ("seconds", "requests", "cached", "input_tokens", "output_tokens", "dollars"):
             del part[key]
+    del raw["reading"]["abilities"]  # a cached answer has no headers of rate limits
     return {key: value for key, value in raw.items() if key not in ("paid", "stopped_ms", "peak_memory_mib")}
 
 

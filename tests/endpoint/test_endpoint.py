@@ -304,6 +304,15 @@ def test_one_call_that_ends_does_not_end_another_that_waits_for_the_same_answer(
         assert right(asked, second.result(20))
 
 
+@pytest.fixture
+def interruptible():
+    """Python's own answer to an interrupt, also where a shell has these tests ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_ends_the_call_and_what_was_in_flight_is_kept(tmp_path):
     def interrupts(body):
         if "number 7 " in body["messages"][0]["content"]:
