@@ -41,7 +41,7 @@ class PromptSearch(LabelMethod):
         journal: with its start record; what is measured and scored goes there.
         say: told of the path that the evaluators take.
         folder: of the run; what is paid is kept there, where an API is asked.
-        test: the size of the split for which the search leaves enough, where it pays.
+        test: gives the size of the split for which the search leaves enough; asked where an API is paid.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class PromptSearch(LabelMethod):
         journal: Journal,
         say: Callable[[str], None],
         folder: Path,
-        test: Volume,
+        test: Callable[[], Volume],
     ) -> None:
         self._account = None if plan.spec.backbone.api is None else Account(plan.spec, folder)
         if self._account is None:
@@ -74,7 +74,7 @@ class PromptSearch(LabelMethod):
         scales = layer_scales(np.array(measured["stds"]), spec.method.alpha, spec.method.sigma)
         evaluator = PromptEvaluator(self._pool, plan, self._metric, scales, measured["together"], self.paid)
         if self._account is not None:
-            self._account.purse.hold_back(held_back_for_embeddings(plan, self._test))
+            self._account.purse.hold_back(held_back_for_embeddings(plan, self._test()))
         for event in self._events(search, evaluator):
             if isinstance(event, Generation):
                 yield event

@@ -238,6 +238,11 @@ def outcome(raw: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def with_more(folder: Path, reason: str) -> str:
+    """The command that goes on with a run whose budget ended, such as ``budget.dollars``, before it was done."""
+    return f"bbtune resume {folder} --set {reason}=MORE"
+
+
 def study_hint(folder: Path) -> str:
     """What else to do with a folder that holds a study where a run was expected; nothing of other folders."""
     if not (folder / STUDY).is_file():

@@ -8,6 +8,7 @@ import shutil
 import uuid
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import cache, partial
 from pathlib import Path
 
 from bbtune.assess import ZeroShot, assess
@@ -24,7 +25,7 @@ from bbtune.plot import plot_run
 from bbtune.progress import Show
 from bbtune.prompt_search import PromptSearch, replayed_generations
 from bbtune.prompts.text import CHARACTERS
-from bbtune.result import PLOT, TRAINING, Point, TuneResult
+from bbtune.result import PLOT, TRAINING, Point, TuneResult, with_more
 from bbtune.search_plan import SearchPlan
 from bbtune.spec import BaseJob, JobSpec, TextJob
 from bbtune.task.task import Task, label_array
@@ -82,7 +83,8 @@ class Session:
         plan, metric = self._plan, self._task.metric
         if not isinstance(plan, SearchPlan | TextPlan):
             return make_baseline(plan, metric, self._folder / TRAINING, self._past())
-        test = volume(self._task.test, plan.template, CHARACTERS * plan.spec.backbone.max_tokens)
+        # Rendered only where an API is paid, and once.
+        test = cache(partial(volume, self._task.test, plan.template, CHARACTERS * plan.spec.backbone.max_tokens))
         shared = (metric, self._journal, self._say, self._folder, test)
         return TextTuning(plan, *shared) if isinstance(plan, TextPlan) else PromptSearch(plan, *shared)
 
@@ -119,8 +121,8 @@ class Session:
         try:
             scores, gain, predicted = assess(method, task, spec.seed, zero_shot)
         except BudgetReached as error:
-            more = f"bbtune resume {self._folder} --set {error.reason}=MORE"
-            raise BbtuneError(f"{error.reason} ended while the test split was scored; go on with: {more}") from error
+            what = f"{error.reason} ended while the test split was scored"
+            raise BbtuneError(f"{what}; go on with: {with_more(self._folder, error.reason)}") from error
         result = TuneResult(
             spec=spec,
             labels=task.labels,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from bbtune.backbone.sources import read_model_card
 from bbtune.errors import BackboneError, Fault, OptimizerError, TaskError
 from bbtune.plan import Parts, Plan
-from bbtune.prompts.text import TextSpace
+from bbtune.prompts.text import TextSpace, every_words
 from bbtune.spec import BackboneSpec, TextJob
 from bbtune.task.template import Template
 from bbtune.task.verbalizer import Words, words_per_label
@@ -24,7 +24,7 @@ class TextPlan(Plan):
     @property
     def every_words(self) -> list[Words]:
         """The label words that a search starts from, and all that it may choose instead."""
-        return [self.label_words, *(words_per_label(words) for words in self.spec.prompt.label_words)]
+        return every_words(self.spec.prompt, self.label_words)
 
     def space(self) -> TextSpace:
         """The prompts that the job can be given; a search enters what it writes into the library of a new one."""

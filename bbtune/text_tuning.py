@@ -23,6 +23,7 @@ from bbtune.journal import MONEY_REASONS, Journal, Record, Recorded
 from bbtune.loop import Generation, Ledger, run_search
 from bbtune.method import Fitted, Method
 from bbtune.plan import Reading
+from bbtune.result import with_more
 from bbtune.spec import TextJob
 from bbtune.task.metrics import Labels, Metric
 from bbtune.task.task import Example
@@ -40,11 +41,17 @@ class TextTuning(Method):
         journal: with its start record; what is found out, written and scored goes there.
         say: told what the endpoint can do.
         folder: of the run; what is paid is kept there.
-        test: the size of the split for which the search leaves enough.
+        test: gives the size of the split for which the search leaves enough; asked where an API is paid.
     """
 
     def __init__(
-        self, plan: TextPlan, metric: Metric, journal: Journal, say: Callable[[str], None], folder: Path, test: Volume
+        self,
+        plan: TextPlan,
+        metric: Metric,
+        journal: Journal,
+        say: Callable[[str], None],
+        folder: Path,
+        test: Callable[[], Volume],
     ) -> None:
         self._plan = plan
         self._metric = metric
@@ -113,8 +120,8 @@ class TextTuning(Method):
         return self._evaluator
 
     def _too_little(self, reason: str, when: str) -> BbtuneError:
-        more = f"bbtune resume {self._folder} --set {reason}=MORE"
-        return BbtuneError(f"{reason} ended {when}; bbtune run JOB --dry-run tells what is needed; go on with: {more}")
+        what = f"{reason} ended {when}; bbtune run JOB --dry-run tells what is needed"
+        return BbtuneError(f"{what}; go on with: {with_more(self._folder, reason)}")
 
     def _hold_back(self, seen: float = 0.0) -> None:
         """Leave enough for the test split, where the budget caps money.
@@ -124,7 +131,7 @@ class TextTuning(Method):
         """
         if self._plan.spec.backbone.api is None:
             return  # a writer alone is paid, and not asked any more
-        self._models.purse.hold_back(self._forecast.held_back(self._test, seen))
+        self._models.purse.hold_back(self._forecast.held_back(self._test(), seen))
 
     @cached_property
     def _forecast(self) -> Forecast:

@@ -84,7 +84,7 @@ class TextSpace:
         max_tokens: int,
     ) -> None:
         self._train = tuple(train)
-        self._words = [label_words, *(words_per_label(words) for words in spec.label_words)]
+        self._words = every_words(spec, label_words)
         self._templates = [template, *(Template(text, template.kind) for text in spec.templates)]
         self.characters = CHARACTERS * max_tokens
         self.keywords = keywords(train, _VOCABULARY) if spec.keywords else ()
@@ -114,6 +114,11 @@ class TextSpace:
         answer = answer_of(example, words)
         whole = template.render(cut_fields(example, self.characters), answer)
         return example, whole if template.has_mask else f"{whole} {answer}"
+
+
+def every_words(spec: TextPromptSpec, label_words: Words) -> list[Words]:
+    """The label words that a search starts from, and all that it may choose instead."""
+    return [label_words, *(words_per_label(words) for words in spec.label_words)]
 
 
 def answer_of(example: Example, label_words: Words) -> str:
