@@ -118,10 +118,7 @@ def choose(
     Raises:
         EndpointError: if what is demanded is not there.
     """
-    possible, reasons = _ways(abilities, spec, (words, *others), follows_space, answer_tokens)
-    if not possible:
-        raise _impossible(spec, reasons)
-    return possible[0]
+    return _best(abilities, spec, (words, *others), follows_space, answer_tokens)[0]
 
 
 def _impossible(spec: ApiSpec, reasons: list[str]) -> EndpointError:
@@ -166,8 +163,7 @@ def explain(
     abilities: Abilities, spec: ApiSpec, words: Words, follows_space: bool, others: Sequence[Words] = ()
 ) -> list[str]:
     """What was found, what is used, and why nothing better; raises as :func:`choose` does."""
-    reader = choose(abilities, spec, words, follows_space, others)
-    _, reasons = _ways(abilities, spec, (words, *others), follows_space, 1)
+    reader, reasons = _best(abilities, spec, (words, *others), follows_space, ANSWER_TOKENS)
     demanded = spec.read != "auto" or spec.style != "auto"
     why = "as the job says" if demanded else "; ".join(reasons) or "the best way there is"
     return [*abilities.sentences(), f"used: {_in_words(reader)}; {why}"]
@@ -180,6 +176,16 @@ def _in_words(reader: Reader) -> str:
     if isinstance(reader, PromptLogprobs):
         return f"prompt-logprobs: every label word behind the text, by {reader.how.key} of {name}, a request for each"
     return "generated: the words of the answer, matched to labels"
+
+
+def _best(
+    abilities: Abilities, spec: ApiSpec, every: Sequence[Words], space: bool, answer_tokens: int
+) -> tuple[Reader, list[str]]:
+    """The best way that the job allows, and why others are not possible."""
+    possible, reasons = _ways(abilities, spec, every, space, answer_tokens)
+    if not possible:
+        raise _impossible(spec, reasons)
+    return possible[0], reasons
 
 
 def _ways(
