@@ -34,12 +34,23 @@ def combination_faults(spec: BaseJob, broken: set[str]) -> list[Fault]:
                 f"got {spec.evaluators.gpus}; change one of the two",
             )
         )
+    if sound("evaluators") and spec.evaluators.pool == "shared":
+        faults += _shared_faults(spec)
     for path, values in (("prompt.layers", spec.prompt.layers), ("task.labels", spec.task.labels)):
         if isinstance(values, list) and len(set(values)) < len(values):
             faults.append(Fault(path, f"expected each {path[:-1].split('.')[1]} once, got {shown(values)}"))
     if sound("task.source") and spec.task.test is not None and not spec.task.source.startswith("file:"):
         faults.append(Fault("task.test", f"expected it beside a source file:TABLE only, got {shown(spec.task.test)}"))
     return faults
+
+
+def _shared_faults(spec: BaseJob) -> list[Fault]:
+    """A shared pool has actors, and serves searches alone."""
+    if not isinstance(spec, JobSpec):
+        return [Fault("evaluators.pool", "expected private, only searches of continuous prompts can share, got shared")]
+    if not spec.evaluators.count:
+        return [Fault("evaluators.count", "expected at least 1 with evaluators.pool shared, got 0")]
+    return []
 
 
 def _money_faults(spec: BaseJob, sound: Callable[..., bool]) -> list[Fault]:

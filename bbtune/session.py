@@ -6,7 +6,7 @@ import hashlib
 import json
 import shutil
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from functools import cache, partial
 from pathlib import Path
@@ -54,7 +54,7 @@ class Session:
         self._task = task
         self._show = show
         self._shared = shared
-        self._events: list[Generation] = []
+        self._seen: list[Generation] = []
         self._peak_memory_mib = 0.0
 
     def finish(self, tracked: bool) -> TuneResult:
@@ -79,6 +79,14 @@ class Session:
                 self._say(f"MLflow lacks part of the record ({tracker.problem}); {later}")
         return result
 
+    def fit(self) -> Iterator[Generation | Fitted]:
+        """The method alone, on train and dev, recorded as of a whole run; the test split stays closed."""
+        method = self._method()
+        try:
+            yield from self._events(method)
+        finally:
+            method.close()
+
     def _method(self) -> Method:
         plan, metric = self._plan, self._task.metric
         if not isinstance(plan, SearchPlan | TextPlan):
@@ -93,22 +101,28 @@ class Session:
         return Past(len(steps), steps[-1].cost if steps else Cost(), self._journal.find("stop") is not None)
 
     def _fitted(self, method: Method, tracker: Tracker | None) -> Fitted:
-        searched = isinstance(self._plan, SearchPlan | TextPlan)
-        past = [] if searched else recorded_events(self._plan.spec, self._journal.records)
-        for event in method.fit():
+        for event in self._events(method):
             if isinstance(event, Fitted):
                 self._peak_memory_mib = round(method.peak_memory_mib(), 1)  # before zero-shot asks for another model
                 return event
-            if len(self._events) < len(past):
-                event = past[len(self._events)]  # done again behind a cut: what was recorded first stands
-            elif not searched:
-                self._journal.append({"event": "step", **asdict(event)})
-            self._events.append(event)
             if tracker is not None:
                 tracker.take(event)
             if self._show is not None:
                 self._show.event(event)
         raise JournalError("the method ended without a reason; please report this")
+
+    def _events(self, method: Method) -> Iterator[Generation | Fitted]:
+        """What the method does, with what was done in earlier sessions as it was recorded."""
+        searched = isinstance(self._plan, SearchPlan | TextPlan)
+        past = [] if searched else recorded_events(self._plan.spec, self._journal.records)
+        for event in method.fit():
+            if isinstance(event, Generation):
+                if len(self._seen) < len(past):
+                    event = past[len(self._seen)]  # done again behind a cut: what was recorded first stands
+                elif not searched:
+                    self._journal.append({"event": "step", **asdict(event)})
+                self._seen.append(event)
+            yield event
 
     def _result(self, method: Method, fitted: Fitted) -> TuneResult:
         plan, task, spec = self._plan, self._task, self._plan.spec
@@ -134,7 +148,7 @@ class Session:
             scores=scores,
             gain=gain,
             predicted=predicted,
-            curve=tuple(_point(event) for event in self._events),
+            curve=tuple(_point(event) for event in self._seen),
             seeds={"job": spec.seed, "task": spec.task.seed},
             versions=start["versions"],
             fingerprints={name: start[f"{name}_sha256"] for name in ("task", "test", "model")},
@@ -146,7 +160,7 @@ class Session:
         )
         result.save(self._folder)
         shutil.rmtree(self._folder / TRAINING, ignore_errors=True)  # checkpoints, some times as large as the model
-        plot_run(self._events, task.metric.name, spec.name, self._folder / PLOT)
+        plot_run(self._seen, task.metric.name, spec.name, self._folder / PLOT)
         return result
 
     def _say(self, text: str) -> None:

@@ -8,16 +8,37 @@ from typing import Annotated
 
 from pydantic import AfterValidator
 
+_LOCAL = {"folder", "file", "path"}  # schemes of sources that are paths
 
-def _absolute(source: str) -> str:
-    """Expand ``~`` and ``$NAME`` in sources that are local paths, and make them absolute."""
-    scheme, colon, rest = source.partition(":")
-    if not colon or scheme not in {"folder", "file", "path"}:
-        return source
-    path = os.path.expanduser(os.path.expandvars(rest))
+
+def absolute_path(path: str) -> str:
+    """A path with ``~`` and ``$NAME`` expanded, made absolute.
+
+    Raises:
+        ValueError: if a variable is not set.
+    """
+    path = os.path.expanduser(os.path.expandvars(path))
     if unset := re.findall(r"\$\{?(\w+)", path):
         raise ValueError(f"the environment variable {unset[0]} is not set; set it to the folder that it stands for")
-    return f"{scheme}:{os.path.abspath(path)}"
+    return os.path.abspath(path)
+
+
+def local_path(source: str | None) -> str | None:
+    """The path of a source that is one, such as ``file:/data/tickets.csv``; None of others."""
+    scheme, _, rest = (source or "").partition(":")
+    return rest if scheme in _LOCAL else None
+
+
+def place_free(source: str | None) -> str | None:
+    """A source whose path, if it is one, is cut down to its last part."""
+    path = local_path(source)
+    return source if source is None or path is None else f"{source.partition(':')[0]}:{os.path.basename(path)}"
+
+
+def _absolute(source: str) -> str:
+    """Make sources that are local paths absolute."""
+    path = local_path(source)
+    return source if path is None else f"{source.partition(':')[0]}:{absolute_path(path)}"
 
 
 def _task_source(source: str) -> str:

@@ -15,7 +15,7 @@ from bbtune.endpoint_spec import NOT_OF_THE_TRACE, ApiSpec
 from bbtune.errors import hide_credentials
 from bbtune.methods import BaselineSpec, Part
 from bbtune.presets import OPTIMIZER_DEFAULTS, PRESETS, PresetName
-from bbtune.source_names import ModelSource, TaskSource, TestSource
+from bbtune.source_names import ModelSource, TaskSource, TestSource, absolute_path, place_free
 from bbtune.text_spec import TextMethodSpec, TextPromptSpec, Word
 
 
@@ -26,6 +26,13 @@ def _without_credentials(uri: str) -> str:
             "MLFLOW_TRACKING_PASSWORD in the environment, or for a database the whole MLFLOW_TRACKING_URI"
         )
     return uri
+
+
+def _storage(place: str) -> str:
+    """A URL without credentials, or a path made absolute."""
+    if hide_credentials(place) != place:
+        raise ValueError("expected no user, password or key in it, a job is kept and shown; set it in the environment")
+    return place if "://" in place else absolute_path(place)
 
 
 DEFAULT_OPTIMIZER = "auto"
@@ -157,9 +164,13 @@ MONEY = {"requests", "tokens", "dollars"}  # caps on what an API is paid, the te
 
 
 class EvaluatorsSpec(Part):
-    """Where candidates are scored: ``count`` 0 in this process, else on that many Ray actors."""
+    """Where candidates are scored: ``count`` 0 in this process, else on up to that many Ray actors.
+
+    A ``shared`` pool serves all searches on the cluster that ask for the same model in the same way.
+    """
 
     count: Annotated[int, Field(ge=0)] = 0
+    pool: Literal["private", "shared"] = "private"
     cpus: Annotated[float, Field(gt=0)] = 1
     gpus: Annotated[float, Field(ge=0)] = 0
 
@@ -179,7 +190,7 @@ class TrackingSpec(Part):
 
 _API: dict[str, Any] = {"api": NOT_OF_THE_TRACE}
 _APART: dict[str, Any] = {
-    **dict.fromkeys(("name", "tracking", "evaluators"), True),
+    **dict.fromkeys(("name", "tracking", "evaluators", "storage"), True),
     "budget": MONEY,
     "backbone": _API,
     "method": {"writer": _API},
@@ -198,6 +209,7 @@ class BaseJob(Part):
     budget: BudgetSpec
     evaluators: EvaluatorsSpec = EvaluatorsSpec()
     tracking: TrackingSpec = TrackingSpec()
+    storage: Annotated[str, Field(min_length=1), AfterValidator(_storage)] | None = None
     seed: Annotated[int, Field(ge=0)] = 0
 
     @property
@@ -207,8 +219,13 @@ class BaseJob(Part):
 
     @property
     def spec_hash(self) -> str:
-        """SHA-256 (hex) of all that decides the trace: not name, tracking, number of evaluators, caps on money."""
+        """SHA-256 (hex) of all that decides the trace: not name, tracking, number of evaluators, caps on money.
+
+        Of local data and models the last part of the path counts: a journal knows their content by its own hash.
+        """
         kept = self.model_dump(mode="json", exclude=_APART)
+        for part, key in (("task", "source"), ("task", "test"), ("backbone", "model")):
+            kept[part][key] = place_free(kept[part][key])
         kept["threads"] = self.evaluators.threads
         return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 

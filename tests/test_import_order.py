@@ -40,6 +40,7 @@ LAYERS: list[set[str]] = [
     {"session", "probing"},
     {"api"},
     {"study_run"},
+    {"commands"},
     {"cli"},
     {"__main__"},
 ]

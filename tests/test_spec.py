@@ -364,7 +364,9 @@ IGNORED = {
     "tracking.enabled": False,
     "tracking.uri": "http://host:5000",
     "tracking.experiment": "other",
+    "storage": "s3://bucket/runs",
     "evaluators.count": 3,
+    "evaluators": {"count": 3, "pool": "shared"},
     "evaluators.gpus": 0.5,  # what the evaluators run on is backbone.device
 }
 API = {"base_url": "http://host/v1", "model": "m"}

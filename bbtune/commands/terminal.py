@@ -1,0 +1,46 @@
+"""What commands share: their arguments, and how work is shown."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from bbtune.errors import EndpointError
+
+JobFile = Annotated[Path, typer.Argument(help="Job or suite file (YAML).", show_default=False)]
+RunFolder = Annotated[Path, typer.Argument(help="Run folder.", show_default=False)]
+Set = Annotated[list[str] | None, typer.Option("--set", help="key.path=value, over the job file; repeatable.")]
+MethodName = Annotated[
+    str | None, typer.Option(help="Another method than the job's: auto, spsa, lora, zero-shot ...", show_default=False)
+]
+TrackingUri = Annotated[
+    str | None, typer.Option("--tracking-uri", help="MLflow server or database.", show_default=False)
+]
+
+
+def shown(spec: Any, folder: Path, work: Callable[[Any], Any]) -> None:
+    """Run ``work`` under a progress view and print the result; an interruption says how to go on."""
+    from bbtune.build import limits
+    from bbtune.progress import make_show
+
+    console = Console(stderr=True)
+    signal.signal(signal.SIGTERM, interrupt)
+    try:
+        with make_show(console, limits(spec)) as view:
+            result = work(view)
+    except KeyboardInterrupt:
+        typer.echo(f"interrupted; go on with: bbtune resume {folder}", err=True)
+        raise typer.Exit(130) from None
+    except EndpointError as error:
+        raise EndpointError(f"{error}; go on with: bbtune resume {folder}") from error
+    typer.echo(result.summary())
+    typer.echo(f"run folder: {folder}")
+
+
+def interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
