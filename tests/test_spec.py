@@ -366,7 +366,7 @@ IGNORED = {
     "tracking.experiment": "other",
     "storage": "s3://bucket/runs",
     "evaluators.count": 3,
-    "evaluators": {"count": 3, "pool": "shared"},
+    "evaluators.pool": "shared",
     "evaluators.gpus": 0.5,  # what the evaluators run on is backbone.device
 }
 API = {"base_url": "http://host/v1", "model": "m"}
@@ -442,7 +442,8 @@ def test_every_setting_is_known_to_decide_the_trace_or_not() -> None:
 
 @pytest.mark.parametrize("path", IGNORED)
 def test_the_hash_ignores_what_does_not_decide_the_trace(path: str) -> None:
-    assert parsed({path: IGNORED[path]}, FILE_JOB).spec_hash == parsed({}, FILE_JOB).spec_hash
+    beside = {"evaluators.count": 3} if path == "evaluators.pool" else {}
+    assert parsed({**beside, path: IGNORED[path]}, FILE_JOB).spec_hash == parsed({}, FILE_JOB).spec_hash
 
 
 @pytest.mark.parametrize("path", ON_MONEY)
@@ -696,3 +697,22 @@ def test_patience_is_refused_where_the_latest_is_handed_out():
     raw = {"task": {"source": "builtin:support"}, "backbone": {"model": "package:x"}, "budget": {"evaluations": 100}}
     _, faults, _ = parse_job(raw | {"selection": {"by": "last", "patience": 3}})
     assert [fault.path for fault in faults] == ["selection.patience"]
+
+
+def test_the_hash_knows_local_data_by_the_last_part_of_their_path() -> None:
+    hashes = {parsed({"task.source": source}).spec_hash for source in ("file:/a/t.csv", "file:/b/t.csv")}
+    assert len(hashes) == 1
+    assert parsed({"task.source": "file:/a/u.csv"}).spec_hash not in hashes
+
+
+def test_a_shared_pool_has_actors_and_serves_searches_alone() -> None:
+    path = "evaluators.pool"
+    assert faults_of({path: "shared"})[0].startswith("evaluators.count: expected at least 1")
+    assert faults_of({path: "shared", "method": {"name": "zero-shot"}})[0].startswith(f"{path}: expected private")
+
+
+def test_storage_is_an_absolute_path_or_an_address_without_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PLACE", "/mnt/shared")
+    assert parsed({"storage": "$PLACE/runs"}).storage == "/mnt/shared/runs"
+    assert parsed({"storage": "s3://bucket/runs"}).storage == "s3://bucket/runs"
+    assert faults_of({"storage": "s3://key:secret@host/runs"})[0].startswith("storage: expected no user")
