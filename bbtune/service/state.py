@@ -1,0 +1,105 @@
+"""What is on record of a running service: addresses, files, and the processes that it is made of."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from bbtune.errors import BbtuneError
+
+FOLDER = "BBTUNE_SERVICE"  # environment: the state folder
+_FILE = "service.json"
+_PATHS = ("folder", "token_file", "storage", "temp")
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A process that was started: an id can be given to another process, an id with its birth cannot.
+
+    Args:
+        name: what it is to the service, such as ``mlflow``.
+        pid: its process id.
+        create_time: when it was born, in seconds since 1970, as psutil tells it.
+    """
+
+    name: str
+    pid: int
+    create_time: float
+
+
+@dataclass(frozen=True)
+class Service:
+    """A service that was started and not stopped.
+
+    Args:
+        folder: its state folder.
+        dashboard: address of Ray's job server, ``http://127.0.0.1:8265``.
+        ray_address: ``host:port`` of the Ray head.
+        mlflow: address of the MLflow server.
+        token_file: what Ray's clients must show.
+        storage: folder for the runs of submitted jobs.
+        temp: Ray's own files and sockets.
+        processes: all that was started.
+    """
+
+    folder: Path
+    dashboard: str
+    ray_address: str
+    mlflow: str
+    token_file: Path
+    storage: Path
+    temp: Path
+    processes: tuple[Recorded, ...] = ()
+
+
+def service_folder() -> Path:
+    """The state folder: ``$BBTUNE_SERVICE``, else ``~/.bbtune/service``."""
+    told = os.environ.get(FOLDER)
+    return Path(told).expanduser().absolute() if told else Path.home() / ".bbtune" / "service"
+
+
+def read_service(folder: Path | None = None) -> Service | None:
+    """The service on record in a state folder, None where there is none.
+
+    Raises:
+        BbtuneError: if the record is damaged.
+    """
+    path = (folder or service_folder()) / _FILE
+    try:
+        raw = json.loads(path.read_bytes())
+        return _service(raw)
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError, KeyError) as error:
+        raise BbtuneError(
+            f"{path}: expected the record of a service, got something else ({type(error).__name__}: {error}); "
+            "end its processes by hand (`ps` shows them with this folder in their commands) and remove the file"
+        ) from error
+
+
+def write_service(service: Service) -> None:
+    """Put a service on record, in place of what was there; whole or not at all."""
+    path = service.folder / _FILE
+    raw = {name: str(value) if name in _PATHS else value for name, value in asdict(service).items()}
+    beside = path.with_suffix(".new")
+    with beside.open("w", encoding="utf-8") as file:
+        json.dump(raw, file, indent=1)
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(path)
+
+
+def forget_service(folder: Path) -> None:
+    """Take a service off the record."""
+    (folder / _FILE).unlink(missing_ok=True)
+
+
+def _service(raw: dict[str, Any]) -> Service:
+    """A record as it is read; every value of its kind."""
+    addresses = [str(raw[name]) for name in ("dashboard", "ray_address", "mlflow")]
+    folder, *others = [Path(raw[name]) for name in _PATHS]
+    processes = tuple(Recorded(str(p["name"]), int(p["pid"]), float(p["create_time"])) for p in raw["processes"])
+    return Service(folder, *addresses, *others, processes)
