@@ -99,7 +99,13 @@ def forget_service(folder: Path) -> None:
 
 def _service(raw: dict[str, Any]) -> Service:
     """A record as it is read; every value of its kind."""
-    addresses = [str(raw[name]) for name in ("dashboard", "ray_address", "mlflow")]
-    folder, *others = [Path(raw[name]) for name in _PATHS]
-    processes = tuple(Recorded(str(p["name"]), int(p["pid"]), float(p["create_time"])) for p in raw["processes"])
-    return Service(folder, *addresses, *others, processes)
+    return Service(
+        folder=Path(raw["folder"]),
+        dashboard=str(raw["dashboard"]),
+        ray_address=str(raw["ray_address"]),
+        mlflow=str(raw["mlflow"]),
+        token_file=Path(raw["token_file"]),
+        storage=Path(raw["storage"]),
+        temp=Path(raw["temp"]),
+        processes=tuple(Recorded(str(p["name"]), int(p["pid"]), float(p["create_time"])) for p in raw["processes"]),
+    )
