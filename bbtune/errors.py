@@ -88,6 +88,9 @@ class TrackingError(BbtuneError):
 class DeadlineReached(BbtuneError):
     """The budget of seconds ended while a generation was being scored."""
 
+    def __init__(self, message: str = "the budget of seconds ended inside a generation") -> None:
+        super().__init__(message)
+
 
 class BudgetReached(BbtuneError):
     """A hard cap would be passed by the next request; ``reason`` names it, such as ``budget.dollars``."""

@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Self
+from typing import Any, BinaryIO, Protocol, Self
 from zlib import crc32
 
 import numpy as np
@@ -34,17 +34,29 @@ Record = dict[str, Any]
 MONEY_REASONS = {f"budget.{cap}" for cap in MONEY}
 
 
+class Sink(Protocol):
+    """A second place for the lines of a journal; a line is safe there when ``append`` returns."""
+
+    place: str
+
+    def append(self, line: bytes) -> None: ...
+
+
 class Journal:
     """Records of one run, in order; one process at a time may hold it.
 
     Args:
         path: the file, made when it is not there.
+        sink: gets every line that is appended, too.
+
+    Attributes:
+        place: where the run lies, for messages: that of the sink, else the folder of the file.
 
     Raises:
         JournalError: if another process holds it, or a line before the last is damaged.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, sink: Sink | None = None) -> None:
         self._file: BinaryIO = path.open("a+b")
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -52,6 +64,8 @@ class Journal:
             self._file.close()
             raise JournalError(f"{path}: another process is running this job; wait for it, or end it") from error
         self.path = path
+        self._sink = sink
+        self.place = str(path.parent) if sink is None else sink.place
         try:
             self.records, whole = _parse(path)
         except JournalError:
@@ -60,20 +74,22 @@ class Journal:
         self._file.truncate(whole)
 
     def append(self, record: Record) -> None:
-        """Write one record through to the disk.
+        """Write one record through to the disk, and to the sink.
 
         Raises:
-            JournalError: if the disk refuses it.
+            JournalError: if one of them refuses it.
         """
-        line = json.dumps({**record, "crc32": _checksum(record)}, allow_nan=False) + "\n"
+        line = (json.dumps({**record, "crc32": _checksum(record)}, allow_nan=False) + "\n").encode()
         try:
-            self._file.write(line.encode())
+            self._file.write(line)
             self._file.flush()
             os.fsync(self._file.fileno())
         except OSError as error:
             raise JournalError(
                 f"{self.path}: cannot be written ({error.strerror}); free the disk and resume"
             ) from error
+        if self._sink is not None:
+            self._sink.append(line)
         self.records.append(record)
 
     def find(self, event: str) -> Record | None:
@@ -118,6 +134,11 @@ def _parse(path: Path) -> tuple[list[Record], int]:
             "finish the run with the version of bbtune that began it, or start a new one"
         )
     return records, whole
+
+
+def is_whole(line: bytes) -> bool:
+    """Whether a line is one of a journal, undamaged."""
+    return _read_line(line) is not None
 
 
 def _read_line(line: bytes) -> Record | None:
@@ -199,7 +220,7 @@ class Recorded:
         scores = self._evaluator.evaluate(z, split, deadline, first, subset)
         now = time.monotonic()
         if deadline is not None and now > deadline:
-            raise DeadlineReached("the budget of seconds ended inside a generation")
+            raise DeadlineReached
         scores = replace(scores, elapsed_s=round(now - self.began, 3), unix_ms=now_ms())
         if self._journal is not None:
             kept = self._keep_logits and split == "train"
@@ -221,7 +242,7 @@ def recorded_end(records: Sequence[Record]) -> BudgetReached | DeadlineReached |
         return None
     if reason in MONEY_REASONS:
         return BudgetReached(reason)
-    return DeadlineReached("the budget of seconds ended inside a generation")
+    return DeadlineReached()
 
 
 def now_ms() -> int:

@@ -155,7 +155,7 @@ def _scorer(result: TuneResult, template: Template, opened: ExitStack) -> Scorer
     if spec.backbone.api is not None:
         account = Account(_uncapped(spec), Path(opened.enter_context(TemporaryDirectory())))
         opened.callback(account.close)
-    pool = make_pool(searched, account)
+    pool = make_pool(searched, account, lambda _: None)
     opened.callback(pool.close)
     evaluator = PromptEvaluator(pool, searched, metric, result.learned["scales"], together=1)
     return partial(evaluator.label_logits, result.learned["z"])

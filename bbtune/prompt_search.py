@@ -18,6 +18,7 @@ from bbtune.evaluation.base import Pool
 from bbtune.evaluation.evaluator import PromptEvaluator
 from bbtune.evaluation.local import LocalPool
 from bbtune.evaluation.ray_pool import RayPool
+from bbtune.evaluation.shared_pool import SharedPool
 from bbtune.evaluation.wire import WirePool
 from bbtune.forecast import Volume
 from bbtune.forecast_embeddings import held_back_for_embeddings
@@ -61,7 +62,7 @@ class PromptSearch(LabelMethod):
         self._journal = journal
         self._say = say
         self._test = test
-        self._pool: Pool = make_pool(plan, self._account)
+        self._pool: Pool = make_pool(plan, self._account, say)
         self._tuned: tuple[PromptEvaluator, NDArray[np.float64]] | None = None
 
     def fit(self) -> Iterator[Generation | Fitted]:
@@ -139,16 +140,19 @@ class PromptSearch(LabelMethod):
         return run_search(search, recorded, ledger, make_selection(plan.spec, search))
 
 
-def make_pool(plan: SearchPlan, account: Account | None) -> Pool:
+def make_pool(plan: SearchPlan, account: Account | None, say: Callable[[str], None]) -> Pool:
     """Where candidates are scored: behind an API, on Ray actors, or in this process.
 
     Args:
         account: that pays, where the job names an API.
+        say: told what becomes of the actors.
     """
     spec = plan.spec
     if spec.backbone.api is not None and account is not None:
         return WirePool(plan, account.endpoint(spec.backbone.api, spec.evaluators.threads))
-    return RayPool(plan) if spec.evaluators.count else LocalPool(plan)
+    if not spec.evaluators.count:
+        return LocalPool(plan)
+    return SharedPool(plan, say) if spec.evaluators.pool == "shared" else RayPool(plan, say)
 
 
 def _product(plan: SearchPlan, journal: Journal) -> str:

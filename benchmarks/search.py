@@ -41,7 +41,7 @@ import psutil
 from rich.console import Console
 
 import bbtune.journal
-from bbtune import api
+from bbtune import api, prompt_search
 from bbtune.build import limits
 from bbtune.evaluation import local, ray_pool
 from bbtune.evaluation.evaluator import PromptEvaluator
@@ -161,7 +161,7 @@ class Watch:
         self.around(Tracker, "take", "take")
         self.around(Tracker, "close", "close")
         local.Worker = lambda plan: TimedWorker(Worker(plan))  # type: ignore[assignment, misc]
-        ray_pool._Host = TimedHost  # type: ignore[misc]
+        prompt_search.RayPool = partial(ray_pool.RayPool, host=TimedHost)  # type: ignore[assignment, misc]
         for pool in (local.LocalPool, ray_pool.RayPool):
             self._unpack(pool)
         self._around_search()
@@ -277,13 +277,13 @@ class TimedWorker:
         return partial(stamped, getattr(self._worker, name))
 
 
-class TimedHost(ray_pool._Host):
-    """What runs in an actor, with a timed worker."""
+class TimedHost(ray_pool.ModelHost):
+    """What runs in an actor, with timed workers."""
 
-    def load(self, plan: SearchPlan) -> None:
-        """Load the model."""
-        super().load(plan)
-        self._worker = TimedWorker(self._worker)  # type: ignore[assignment]
+    def prepare(self, search: str, plan: SearchPlan) -> None:
+        """Make the worker of a search."""
+        super().prepare(search, plan)
+        self._workers[search] = TimedWorker(self._workers[search])  # type: ignore[assignment]
 
 
 def stamped(work: Callable[..., Any], *args: Any) -> tuple[Any, Stamp]:

@@ -6,10 +6,10 @@ against it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from operator import attrgetter
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -21,6 +21,7 @@ from bbtune.backbone.sources import ModelCard
 from bbtune.errors import BackboneError
 from bbtune.spec import BackboneSpec
 
+T = TypeVar("T")
 Call = tuple[tuple[Any, ...], dict[str, Any]]  # how a layer was called: args behind the hidden states, kwargs
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -46,6 +47,7 @@ class FrozenModel:
         self.layers: list[Any] = list(attrgetter(family.layers)(self.body))
         steps = [attrgetter(name)(self.body) for name in family.norms]
         self._norms = [step for step in steps if step is not None]
+        self._derived: dict[Hashable, Any] = {}
 
     @property
     def hidden_size(self) -> int:
@@ -61,6 +63,12 @@ class FrozenModel:
     def device(self) -> torch.device:
         """Where the weights lie."""
         return self.embeddings.device
+
+    def once(self, name: Hashable, make: Callable[[], T]) -> T:
+        """What is derived from the weights, made when it is first asked for: all users of the model share it."""
+        if name not in self._derived:
+            self._derived[name] = make()
+        return self._derived[name]  # type: ignore[no-any-return]
 
     def states(self, batch: Batch, prompts: Prompts = _PLAIN) -> Tensor:
         """Last hidden states (B, S, H) of the tuned stack, each layer's input changed by its prompt."""

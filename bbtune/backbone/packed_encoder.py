@@ -71,7 +71,8 @@ class PackedEncoder(Stack):
         assert isinstance(names, PostNorm)
         self._pools = model.card.kind == "sentence-encoder"
         self._products = products
-        self._layers = [_Layer(layer, names, self._products.dtype) for layer in model.layers]
+        dtype = products.dtype
+        self._layers = model.once(("packed", dtype), lambda: [_Layer(of, names, dtype) for of in model.layers])
         self._heads = int(model.model.config.num_attention_heads)
         self.name = f"packed encoder, products by {products.name}"
 

@@ -72,7 +72,8 @@ class SharedDecoder(Stack):
         layout = model.card.family.layout
         assert isinstance(layout, Rotary)
         self._products = products
-        self._layers = [RotaryLayer(layer, layout.norm_offset, self._products.dtype) for layer in model.layers]
+        offset, dtype = layout.norm_offset, products.dtype
+        self._layers = model.once(("rotary", dtype), lambda: [RotaryLayer(of, offset, dtype) for of in model.layers])
         self._scale = float(model.layers[0].self_attn.scaling)
         self.name = f"shared-prompt decoder, products by {products.name}"
 

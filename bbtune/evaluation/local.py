@@ -26,7 +26,7 @@ class LocalPool:
         results = []
         for call in calls:
             if deadline is not None and time.monotonic() > deadline:
-                raise DeadlineReached("the budget of seconds ended inside a generation")
+                raise DeadlineReached
             results.append(getattr(self._worker, method)(*call))
         return results
 

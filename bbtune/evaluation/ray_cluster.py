@@ -98,7 +98,11 @@ def joined_cluster(ray: Any) -> Iterator[bool]:
 
 
 def check_cluster(ray: Any, spec: EvaluatorsSpec) -> None:
-    """Refuse at once what the whole cluster, were it idle, could not hold."""
+    """Refuse at once what the whole cluster, were it idle, could not hold.
+
+    Raises:
+        ResourcesError: if it could not.
+    """
     total = ray.cluster_resources()
     for name, each in (("CPU", spec.cpus), ("GPU", spec.gpus)):
         need, have = each * spec.count, total.get(name, 0.0)
@@ -107,6 +111,13 @@ def check_cluster(ray: Any, spec: EvaluatorsSpec) -> None:
                 f"evaluators: {spec.count} of {amounts(spec)} each need {need:g} {name}s, the cluster has {have:g}; "
                 f"{FEWER} or evaluators.{name.lower()}s, or add machines"
             )
+
+
+def room(ray: Any, spec: EvaluatorsSpec) -> int:
+    """How many evaluators the machines that are there could hold, were they idle."""
+    machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    needs = {"CPU": spec.cpus, "GPU": spec.gpus}
+    return sum(min(int(of.get(name, 0.0) / each) for name, each in needs.items() if each) for of in machines)
 
 
 def amounts(spec: EvaluatorsSpec) -> str:

@@ -42,13 +42,14 @@ class Scorer:
     Args:
         plan: of the job.
         with_prompt: whether rows have room for the job's prompt.
+        model: the job's, where it is loaded already.
 
     Attributes:
         model: as it was loaded.
     """
 
-    def __init__(self, plan: Plan, with_prompt: bool) -> None:
-        self.model = load_model(plan)
+    def __init__(self, plan: Plan, with_prompt: bool, model: FrozenModel | None = None) -> None:
+        self.model = model or load_model(plan)
         self._encoder = plan.encoder(self.model.card, with_prompt)
         self._plain = plan.encoder(self.model.card, with_prompt=False)
         weights, threads = self.model.embeddings.dtype, plan.spec.evaluators.threads

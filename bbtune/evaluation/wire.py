@@ -73,7 +73,7 @@ class WirePool:
         results, self._deadline = [], deadline
         for call in calls:
             if deadline is not None and time.monotonic() > deadline:
-                raise DeadlineReached("the budget of seconds ended inside a generation")
+                raise DeadlineReached
             results.append(getattr(self, method)(*call))
         return results
 

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from bbtune.backbone.calibration import layer_stds
+from bbtune.backbone.frozen import FrozenModel
 from bbtune.backbone.memory import held, used_memory
 from bbtune.backbone.packing import chunks
 from bbtune.backbone.prompted import Prompts
@@ -26,10 +27,15 @@ Prepared = tuple[Texts, NDArray[np.int64]]  # texts sorted by length, and each o
 
 
 class Worker(Scorer):
-    """A scorer with the plan's train and dev splits and its prompts."""
+    """A scorer with the plan's train and dev splits and its prompts.
 
-    def __init__(self, plan: SearchPlan) -> None:
-        super().__init__(plan, with_prompt=True)
+    Args:
+        plan: of the search.
+        model: the job's, where others have loaded it already.
+    """
+
+    def __init__(self, plan: SearchPlan, model: FrozenModel | None = None) -> None:
+        super().__init__(plan, with_prompt=True, model=model)
         self._plan = plan
         self._space = self._prompt_space()
         self._splits: dict[str, Prepared] = {}

@@ -36,7 +36,7 @@ def trace(folder: Any) -> list[dict[str, Any]]:
 
 def hosts() -> list[int]:
     """Process ids of the evaluator actors that this process started."""
-    return ids_of("ray::_Host")
+    return ids_of("ray::ModelHost")
 
 
 class Saboteur(Witness):
@@ -95,28 +95,31 @@ def test_probes_on_a_part_of_the_examples_leave_the_same_trace_on_actors_that_ar
     assert any(record["subset"] for record in read_journal(tmp_path / "0" / "journal.jsonl") if "subset" in record)
 
 
-class _Killing(list[Any]):
-    """Calls, the 30th of which kills a process when it is first handed out."""
+class _Deadly:
+    """Candidates that kill a process when they are handed out for the first time."""
 
-    victim: int | None = None
+    def __init__(self, z: Any, victim: int) -> None:
+        self.z = z
+        self.victim: int | None = victim
 
-    def __getitem__(self, index: Any) -> Any:
-        if index == 30 and self.victim is not None:
+    def __reduce__(self) -> Any:
+        if self.victim is not None:
             os.kill(self.victim, signal.SIGKILL)
             self.victim = None
-        return super().__getitem__(index)
+        return np.array, (self.z,)
 
 
 def test_an_actor_killed_inside_a_generation_loses_nothing(make_job):
     plan = replace(make_plan(make_job("llama", evaluators={"count": 2}))[0], product=TORCH)
     z = np.random.default_rng(0).standard_normal((60, 3, 6))
-    calls = _Killing((group, "train", 0) for group in z[:, None])
+    calls: list[tuple[Any, ...]] = [(group, "train", 0) for group in z[:, None]]
     expected = LocalPool(plan).run("candidates", calls)
     pool = RayPool(plan)
     try:
-        calls.victim = victim = pool.process_ids()[1]
-        got = pool.run("candidates", calls)
-        assert calls.victim is None
+        victim = pool.process_ids()[1]
+        deadly = _Deadly(calls[30][0], victim)
+        got = pool.run("candidates", [*calls[:30], (deadly, "train", 0), *calls[31:]])
+        assert deadly.victim is None
         assert victim not in pool.process_ids()
     finally:
         pool.close()
@@ -128,7 +131,7 @@ def test_actors_that_die_again_and_again_end_the_run_in_words(make_job):
     plan, _, _ = make_plan(make_job("bert", evaluators={"count": 1}))
     pool = RayPool(plan)
     try:
-        with pytest.raises(EvaluationError, match=r"evaluators in a row died .* bbtune resume"):
+        with pytest.raises(EvaluationError, match=r"3 evaluators died over the same call .*bbtune resume"):
             pool.run("__class__", [(_Bomb(),)])
     finally:
         pool.close()
@@ -141,42 +144,77 @@ class _Bomb:
         return os._exit, (1,)
 
 
-@pytest.mark.parametrize(
-    ("evaluators", "words"),
-    [
-        ({"count": 9}, r"9 of 1 CPUs each need 9 CPUs, the cluster has 3; lower evaluators.count"),
-        ({"count": 1, "cpus": 64}, r"need 64 CPUs, the cluster has 3"),
-    ],
-)
-def test_what_the_cluster_lacks_is_told_at_once(evaluators, words, make_job):
-    plan, _, _ = make_plan(make_job("bert", evaluators=evaluators))
+def test_a_search_begins_with_the_evaluators_that_have_room_and_says_how_many_lack_it(make_job, monkeypatch):
+    monkeypatch.setattr("bbtune.evaluation.ray_hosts._GATHER_S", 2.0)
+    said: list[str] = []
+    pool = RayPool(make_plan(make_job("bert", evaluators={"count": 9}))[0], said.append)
+    try:
+        assert 1 <= len(pool.process_ids()) <= 3
+        assert len(pool.run("describe", [()])) == 1
+    finally:
+        pool.close()
+    assert any("of 9 evaluators are there; the others join when the cluster has room" in line for line in said)
+
+
+def test_what_no_machine_could_hold_is_told_after_a_wait_for_one_that_could(make_job, monkeypatch):
+    monkeypatch.setattr("bbtune.evaluation.ray_hosts.NO_ROOM_S", 2.0)
     ending = hosts()  # Ray takes up to a second to end the actors of a pool that was closed
-    start = time.monotonic()
-    with pytest.raises(ResourcesError, match=words):
-        RayPool(plan)
-    assert time.monotonic() - start < 60
+    for evaluators, backbone in (({"count": 1, "cpus": 64}, {}), ({"count": 1, "gpus": 1}, {"device": "cuda"})):
+        plan, _, _ = make_plan(make_job("bert", evaluators=evaluators, backbone=backbone))
+        with pytest.raises(ResourcesError, match=r"expected room for an evaluator .* of 3 CPUs, 0 of 0 GPUs; lower"):
+            RayPool(plan)
     assert set(hosts()) <= set(ending)
 
 
-def test_gpus_that_nobody_has_are_told_at_once(make_job):
-    spec = make_job("bert", evaluators={"count": 1, "gpus": 1}, backbone={"device": "cuda"})
-    plan, _, _ = make_plan(spec)
-    with pytest.raises(ResourcesError, match="need 1 GPUs, the cluster has 0"):
-        RayPool(plan)
+@pytest.mark.slow
+def test_what_a_cluster_of_this_process_cannot_hold_is_told_at_once():
+    program = """
+import sys
+from bbtune.evaluation.ray_cluster import check_cluster, import_ray, joined_cluster
+from bbtune.errors import ResourcesError
+from bbtune.spec import EvaluatorsSpec
+
+ray = import_ray()
+with joined_cluster(ray) as owned:
+    assert owned
+    try:
+        check_cluster(ray, EvaluatorsSpec(count=9, cpus=64))
+    except ResourcesError as error:
+        print(error)
+"""
+    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    assert "evaluators: 9 of 64 CPUs each need 576 CPUs, the cluster has" in said
 
 
 @pytest.mark.slow
-def test_room_taken_by_others_is_told_after_a_wait(make_job, monkeypatch):
-    plan, _, _ = make_plan(make_job("bert", evaluators={"count": 2}))
+def test_room_taken_by_others_is_waited_for_then_told(make_job, monkeypatch):
+    plan, _, _ = make_plan(make_job("bert", evaluators={"count": 3}))
     first = RayPool(plan)
-    monkeypatch.setattr("bbtune.evaluation.ray_pool._PLACEMENT_S", 3.0)
+    monkeypatch.setattr("bbtune.evaluation.ray_hosts.BUSY_S", 3.0)
     try:
-        with pytest.raises(
-            ResourcesError, match=r"expected room for 2 evaluators of 1 CPUs each, after 3 s \d have started"
-        ):
+        with pytest.raises(ResourcesError, match=r"there was none for 3 s; free now: 0 of 3 CPUs"):
             RayPool(plan)
     finally:
         first.close()
+
+
+@pytest.mark.slow
+def test_evaluators_join_a_search_when_room_becomes_free(make_job, monkeypatch):
+    monkeypatch.setattr("bbtune.evaluation.ray_hosts._GATHER_S", 1.0)
+    plan, _, _ = make_plan(make_job("bert", evaluators={"count": 2}))
+    first, late = RayPool(plan), None
+    try:
+        late = RayPool(plan)
+        assert len(late.process_ids()) == 1
+        first.close()
+        until = time.monotonic() + 60
+        while len(late.process_ids()) < 2 and time.monotonic() < until:
+            time.sleep(0.2)
+        assert len(late.process_ids()) == 2
+    finally:
+        first.close()
+        if late is not None:
+            late.close()
 
 
 def test_an_error_inside_an_actor_comes_out_as_it_was(make_job):

@@ -1,0 +1,245 @@
+"""Shares calls out among hosts: fairly between searches, again where a host is lost, twice where one is slow.
+
+Nothing here knows what a host is; :mod:`bbtune.evaluation.ray_hosts` has those of Ray.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import defaultdict, deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import count
+from statistics import median
+from typing import Any, Protocol
+
+from bbtune.errors import EvaluationError
+
+AHEAD = 2  # calls that a host holds, so that it never waits for the next
+LOSSES = 3  # hosts lost over one call that end its search: the call may be what kills them
+_LOOK_S = 0.1  # between looks for slow hosts
+_SLOW = 4.0  # times the median of its siblings that a call may take before it is started elsewhere, too
+_LEAST_S = 2.0  # that any call may take
+_SIBLINGS = 64  # last calls of the same kind whose times are kept
+_FEW = 3  # of which nothing can be said yet
+
+Arguments = tuple[object, ...]
+
+
+class Lost(Exception):
+    """A host is gone, and the call with it."""
+
+
+class Host(Protocol):
+    """What calls are given to; it works on them one after the other, in their order."""
+
+    def start(self, search: str, method: str, arguments: Arguments) -> Awaitable[Any]:
+        """Begin ``method(*arguments)`` of a search's worker; awaiting it raises Lost where the host is lost."""
+
+
+@dataclass(eq=False)
+class _Call:
+    number: int  # in the order in which calls were asked for
+    search: str
+    method: str
+    arguments: Arguments
+    answer: asyncio.Future[Any]
+    starts: int = 0  # hosts that it was given to and that have not been lost
+    losses: int = 0
+
+
+@dataclass(eq=False)
+class _Seat:
+    """A host, and the calls that it holds in the order in which it works on them."""
+
+    host: Host
+    gone: asyncio.Event = field(default_factory=asyncio.Event)
+    held: deque[_Call] = field(default_factory=deque)
+    since: float = 0.0  # when it began the first of them
+    is_slow: bool = False
+    answered: int = 0
+    at: _Call | None = None  # what it was working on when it was lost
+
+    @property
+    def is_free(self) -> bool:
+        return len(self.held) < AHEAD and not self.is_slow
+
+
+def _times() -> dict[str, deque[float]]:
+    return defaultdict(lambda: deque(maxlen=_SIBLINGS))
+
+
+class Dispatcher:
+    """Hands calls to hosts as they come and go; answers come in the order of the calls, whoever gave them."""
+
+    def __init__(self) -> None:
+        self._seats: list[_Seat] = []
+        self._waiting: dict[str, deque[_Call]] = defaultdict(deque)  # by search; the one served last stands last
+        self._times: dict[str, dict[str, deque[float]]] = defaultdict(_times)  # by search and method
+        self._numbers = count()
+        self._running: set[asyncio.Task[None]] = set()  # kept, or they might be collected
+        self._watch: asyncio.Task[None] | None = None
+
+    @property
+    def hosts(self) -> int:
+        """How many there are now."""
+        return len(self._seats)
+
+    @property
+    def searches(self) -> set[str]:
+        """Those with calls that are not answered."""
+        held = {call.search for seat in self._seats for call in seat.held}
+        return held | {search for search, calls in self._waiting.items() if calls}
+
+    async def serve(self, host: Host) -> int:
+        """Let a host take part until it is lost; returns how many calls it has answered."""
+        seat = _Seat(host)
+        self._seats.append(seat)
+        self._hand_out()
+        try:
+            await seat.gone.wait()
+        finally:
+            self._leave(seat)
+        return seat.answered
+
+    async def run(self, search: str, method: str, calls: Sequence[Arguments]) -> list[Any]:
+        """Answers to ``method(*call)`` for each call, in the order of the calls.
+
+        Raises:
+            EvaluationError: if one call has cost several hosts.
+            BbtuneError: whatever a host or :meth:`fail` says.
+        """
+        loop = asyncio.get_running_loop()
+        made = [_Call(next(self._numbers), search, method, call, loop.create_future()) for call in calls]
+        self._waiting[search].extend(made)
+        if self._watch is None or self._watch.done():
+            self._watch = asyncio.create_task(self._look())
+        self._hand_out()
+        try:
+            return list(await asyncio.gather(*(call.answer for call in made)))
+        finally:  # of a search that was cut off, nothing more is begun
+            self._withdraw(set(made).__contains__)
+
+    async def each(self, search: str, method: str) -> list[Any]:
+        """Answers to ``method()`` of every host; one that is lost over it has none."""
+        asked = [seat.host.start(search, method, ()) for seat in self._seats]
+        found = await asyncio.gather(*asked, return_exceptions=True)
+        if others := [of for of in found if isinstance(of, BaseException) and not isinstance(of, Lost)]:
+            raise others[0]
+        return [answer for answer in found if not isinstance(answer, Lost)]
+
+    def fail(self, error: Exception, search: str | None = None) -> None:
+        """Answer all that waits, of a search or of all, with an error."""
+        for call in [call for calls in self._waiting.values() for call in calls]:
+            if search in (None, call.search) and not call.answer.done():
+                call.answer.set_exception(error)
+        self._withdraw(lambda call: call.answer.done())
+
+    def forget(self, search: str) -> None:
+        """Drop what is known of a search that has ended."""
+        self._waiting.pop(search, None)
+        self._times.pop(search, None)
+
+    def _hand_out(self) -> None:
+        while (call := self._next()) is not None:
+            free = [seat for seat in self._seats if seat.is_free and call not in seat.held]
+            if not free:
+                return
+            self._waiting[call.search].popleft()
+            self._waiting[call.search] = self._waiting.pop(call.search)  # its turn is over
+            seat = min(free, key=lambda seat: len(seat.held))
+            if not seat.held:
+                seat.since = time.monotonic()
+            seat.held.append(call)
+            call.starts += 1
+            task = asyncio.create_task(self._work(seat, call))
+            self._running.add(task)
+            task.add_done_callback(self._running.discard)
+
+    def _next(self) -> _Call | None:
+        """The next call of the search that has fewest at work; of equals, of the one that was served longest ago."""
+        asking = [search for search, calls in self._waiting.items() if calls]
+        if not asking:
+            return None
+        if len(asking) == 1:
+            return self._waiting[asking[0]][0]
+        at_work = [call.search for seat in self._seats for call in seat.held]
+        return self._waiting[min(asking, key=at_work.count)][0]
+
+    async def _work(self, seat: _Seat, call: _Call) -> None:
+        try:
+            answer = await seat.host.start(call.search, call.method, call.arguments)
+        except Lost as loss:
+            self._lost(seat, call, loss)
+        except Exception as error:  # of the call, or of the host's machinery: for whoever asked
+            self._done(seat, call)
+            if not call.answer.done():
+                call.answer.set_exception(error)
+        else:
+            seat.answered += 1
+            self._done(seat, call)
+            if not call.answer.done():  # else it was started twice, and the other was quicker
+                call.answer.set_result(answer)
+        self._hand_out()
+
+    def _done(self, seat: _Seat, call: _Call) -> None:
+        now = time.monotonic()
+        if not call.answer.cancelled():
+            self._times[call.search][call.method].append(now - seat.since)
+        seat.held.remove(call)
+        seat.since, seat.is_slow = now, False
+
+    def _lost(self, seat: _Seat, call: _Call, loss: Lost) -> None:
+        """Let others do what a lost host has not answered; only the call that it was at may have to do with it."""
+        if seat in self._seats:
+            seat.at = seat.held[0]
+            self._leave(seat)
+        call.losses += seat.at is call
+        call.starts -= 1
+        seat.held.remove(call)
+        if call.answer.done() or call.starts:
+            return
+        if call.losses >= LOSSES:
+            call.answer.set_exception(
+                EvaluationError(
+                    f"{call.losses} evaluators died over the same call ({loss}; out of memory?); nothing is lost: use "
+                    "a smaller model or fewer evaluators on a machine (bbtune resume DIR --evaluators N)"
+                )
+            )
+            return
+        self._again(call)
+
+    def _again(self, call: _Call) -> None:
+        """Let a call wait once more, at its old place."""
+        waiting = [*self._waiting[call.search], call]
+        self._waiting[call.search] = deque(sorted(waiting, key=lambda call: call.number))
+
+    def _leave(self, seat: _Seat) -> None:
+        if seat in self._seats:
+            self._seats.remove(seat)
+        seat.gone.set()
+
+    def _withdraw(self, which: Callable[[_Call], bool]) -> None:
+        for search, calls in self._waiting.items():
+            if any(which(call) for call in calls):
+                self._waiting[search] = deque(call for call in calls if not which(call))
+
+    async def _look(self) -> None:
+        """Start elsewhere, too, what takes far longer than calls of its kind, while others are idle."""
+        while self.searches:
+            await asyncio.sleep(_LOOK_S)
+            now = time.monotonic()
+            for seat in self._seats:
+                if seat.held and not seat.is_slow and now - seat.since > self._patience(seat.held[0]):
+                    seat.is_slow = True
+            for call in [call for seat in self._seats if seat.is_slow for call in seat.held]:
+                is_idle = any(not other.held for other in self._seats)
+                if is_idle and call.starts == 1 and not call.answer.done() and call not in self._waiting[call.search]:
+                    self._again(call)
+            self._hand_out()
+
+    def _patience(self, call: _Call) -> float:
+        """Seconds that a call may take."""
+        times = self._times[call.search][call.method]
+        return float("inf") if len(times) < _FEW else max(_LEAST_S, _SLOW * median(times))

@@ -1,0 +1,318 @@
+"""Evaluators on a Ray cluster: actors with a frozen model, replaced when lost, joined when there is room."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from bbtune.errors import BbtuneError, EvaluationError, ResourcesError
+from bbtune.evaluation.dispatch import Arguments, Dispatcher, Lost
+from bbtune.evaluation.ray_cluster import FEWER, amounts, last_line, room
+from bbtune.spec import EvaluatorsSpec
+
+if TYPE_CHECKING:  # a keeper of shared pools loads no torch
+    from bbtune.backbone.frozen import FrozenModel
+    from bbtune.evaluation.worker import Worker
+    from bbtune.search_plan import SearchPlan
+
+NO_ROOM_S = 120.0  # longest wait for a machine that could hold an evaluator
+BUSY_S = 3600.0  # longest wait where one could, but is busy
+_GATHER_S = 10.0  # after the first evaluator is there, for the others
+_TELL_S = 5.0  # after which a wait is told
+_LOOK_S = 0.5
+_LONGEST = 120  # characters of why an actor is lost
+_DEATHS = 3  # of actors in one place, without an answer in between, after which none is started there any more
+
+Say = Callable[[str], None]
+
+
+class RayHosts:
+    """Keeps up to so many actors at work for any number of searches.
+
+    An actor that is lost is replaced; one for which there is no room joins when there is.
+
+    Args:
+        ray: the library, connected to a cluster.
+        spec: of the evaluators.
+        say: told what becomes of them.
+        host: class of the actors.
+    """
+
+    def __init__(self, ray: Any, spec: EvaluatorsSpec, say: Say, host: type[Any]) -> None:
+        self._ray = ray
+        self._spec = spec
+        self._say = say
+        self._kind = host
+        self._calls = Dispatcher()
+        self._plans: dict[str, Any] = {}
+        self._places: dict[asyncio.Task[None], RayHost | None] = {}
+        self._guard: asyncio.Task[None] | None = None
+        self._fault: BbtuneError | None = None
+        self._ready: dict[str, asyncio.Future[None]] = {}
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether it has given up."""
+        return self._fault is not None
+
+    @property
+    def count(self) -> int:
+        """Evaluators that are there."""
+        return self._calls.hosts
+
+    @property
+    def searches(self) -> set[str]:
+        """Those whose calls are at work or wait."""
+        return self._calls.searches
+
+    async def join(self, search: str, plan: Any, count: int) -> None:
+        """Take in a search; when this returns, its calls can be answered.
+
+        Args:
+            plan: reference to it, for the workers.
+            count: evaluators that it asks for.
+
+        Raises:
+            ResourcesError: if there is no room for an evaluator.
+            BbtuneError: whatever the model raises while loading.
+        """
+        self._check()
+        self._plans[search] = plan
+        ready = self._ready[search] = asyncio.get_running_loop().create_future()
+        for host in self._present():
+            asyncio.create_task(self._prepare(host, search)).add_done_callback(_unheard)
+        for _ in range(count - len(self._places)):
+            self._open_place()
+        if self._guard is None or self._guard.done():
+            self._guard = asyncio.create_task(self._watch())
+        await ready
+        await self._gather(count)
+
+    async def run(self, search: str, method: str, calls: Sequence[Arguments]) -> list[Any]:
+        """Answers to ``method(*call)`` for each call, in the order of the calls."""
+        self._check()
+        return await self._calls.run(search, method, calls)
+
+    async def each(self, search: str, method: str) -> list[Any]:
+        """Answers to ``method()`` of every evaluator."""
+        return await self._calls.each(search, method)
+
+    def leave(self, search: str) -> None:
+        """Let the evaluators forget a search."""
+        self._plans.pop(search, None)
+        self._ready.pop(search, None)
+        self._calls.forget(search)
+        for host in self._present():
+            host.forget(search)
+
+    def process_ids(self) -> list[Any]:
+        """References to the process id of each evaluator that is there."""
+        return [host.process_id() for host in self._present()]
+
+    def close(self) -> None:
+        """End all evaluators."""
+        for task in [*self._places, *([self._guard] if self._guard else [])]:
+            task.cancel()
+        for host in self._places.values():
+            if host is not None:
+                host.kill()
+        self._places.clear()
+
+    def _check(self) -> None:
+        if self._fault is not None:
+            raise self._fault
+
+    def _present(self) -> list[RayHost]:
+        return [host for host in self._places.values() if host is not None and host.is_placed]
+
+    def _open_place(self) -> None:
+        task = asyncio.create_task(self._fill())
+        self._places[task] = None
+        task.add_done_callback(_unheard)
+
+    async def _fill(self) -> None:
+        """Keep one actor at work, the next when it is lost."""
+        place = asyncio.current_task()
+        assert place is not None  # for mypy
+        deaths = 0
+        while deaths < _DEATHS:
+            host = self._places[place] = RayHost(self._ray, self._kind, self._spec)
+            answered, reason = 0, ""
+            try:
+                await host.placed()
+                for search in list(self._plans):
+                    await self._prepare(host, search)
+                answered = await self._calls.serve(host)
+            except Lost as loss:
+                reason = str(loss)
+            host.kill()
+            deaths = 0 if answered else deaths + 1
+            self._say(f"an evaluator was lost{f' ({reason})' if reason else ''}, another takes its place")
+        self._places.pop(place)
+        if not self._places:
+            self._fail(
+                EvaluationError(
+                    f"{_DEATHS} evaluators in a row died before they gave a result (out of memory?); nothing is lost: "
+                    f"{FEWER} or use a smaller model, then bbtune resume"
+                )
+            )
+
+    async def _prepare(self, host: RayHost, search: str) -> None:
+        """Load the model, if that is not done, and what a search adds to it."""
+        plan, ready = self._plans.get(search), self._ready.get(search)
+        if plan is None or ready is None:
+            return
+        try:
+            await host.prepare(search, plan)
+        except BbtuneError as error:
+            if not ready.done():
+                ready.set_exception(error)
+            self._calls.fail(error, search)
+        else:
+            if not ready.done():
+                ready.set_result(None)
+
+    async def _gather(self, count: int) -> None:
+        """Wait a little for those that are starting, so that the first generation has them."""
+        most = min(count, room(self._ray, self._spec))
+        for _ in range(round(_GATHER_S / _LOOK_S)):
+            if self._calls.hosts >= most:
+                break
+            await asyncio.sleep(_LOOK_S)
+        if (here := self._calls.hosts) < count:
+            self._say(f"{here} of {count} evaluators are there; the others join when the cluster has room for them")
+
+    async def _watch(self) -> None:
+        """End the searches that have waited too long for any evaluator."""
+        waited, told = 0.0, False
+        while self._places:
+            await asyncio.sleep(_LOOK_S)
+            waited = waited + _LOOK_S if not self._present() else 0.0
+            told = told and waited > 0
+            fits = not waited or room(self._ray, self._spec) > 0
+            if waited >= _TELL_S and not told:
+                told = True
+                self._say(f"waiting for room for an evaluator of {amounts(self._spec)}; {self._free()}")
+            if waited >= (limit := BUSY_S if fits else NO_ROOM_S):
+                self._fail(
+                    ResourcesError(
+                        f"expected room for an evaluator of {amounts(self._spec)}, there was none for {limit:.0f} s; "
+                        f"{self._free()}; lower evaluators.cpus or evaluators.gpus, add machines, or wait until other "
+                        "work ends"
+                    )
+                )
+
+    def _free(self) -> str:
+        free, total = self._ray.available_resources(), self._ray.cluster_resources()
+        shown = (f"{free.get(name, 0.0):g} of {total.get(name, 0.0):g} {name}s" for name in ("CPU", "GPU"))
+        return f"free now: {', '.join(shown)}"
+
+    def _fail(self, error: BbtuneError) -> None:
+        self._fault = error
+        for ready in self._ready.values():
+            if not ready.done():
+                ready.set_exception(error)
+        self._calls.fail(error)
+        self.close()
+
+
+class RayHost:
+    """One actor, as a host of calls."""
+
+    def __init__(self, ray: Any, kind: type[Any], spec: EvaluatorsSpec) -> None:
+        self._ray = ray
+        faults = ray.exceptions
+        self._loss = (faults.RayActorError, faults.OutOfMemoryError, faults.NodeDiedError)
+        options = {"num_cpus": spec.cpus, "num_gpus": spec.gpus, "max_restarts": 0}
+        self._actor = ray.remote(kind).options(**options).remote()
+        self._prepared: set[str] = set()
+        self.is_placed = False
+
+    async def placed(self) -> None:
+        """Wait until it has room and has started."""
+        await self._answer(self._actor.process_id.remote())
+        self.is_placed = True
+
+    async def prepare(self, search: str, plan: Any) -> None:
+        """Load what a search needs, once."""
+        if search not in self._prepared:
+            self._prepared.add(search)
+            await self._answer(self._actor.prepare.remote(search, plan))
+
+    async def start(self, search: str, method: str, arguments: Arguments) -> Any:
+        """The answer to one call."""
+        return await self._answer(self._actor.run.remote(search, method, arguments))
+
+    def forget(self, search: str) -> None:
+        """Free what a search has left there."""
+        self._prepared.discard(search)
+        self._actor.forget.remote(search)
+
+    def process_id(self) -> Any:
+        """Reference to it."""
+        return self._actor.process_id.remote()
+
+    def kill(self) -> None:
+        """End it, if it is there."""
+        self.is_placed = False
+        with suppress(self._ray.exceptions.RayError):  # of a cluster that is gone
+            self._ray.kill(self._actor)
+
+    async def _answer(self, reference: Any) -> Any:
+        try:
+            return await reference
+        except self._loss as error:
+            raise Lost(last_line(error).split(". ")[0][:_LONGEST]) from error  # Ray goes on for a page
+        except self._ray.exceptions.RayError as error:
+            cause = getattr(error, "cause", None)
+            if isinstance(cause, BbtuneError):
+                raise cause from error
+            raise EvaluationError(f"an evaluator failed: {last_line(cause or error)}") from error
+
+
+class ModelHost:
+    """What runs in an actor: light to create, so that placement and loading can be told apart.
+
+    The model is loaded once, with the first search; each search adds a worker of its own.
+    """
+
+    def __init__(self) -> None:
+        self._model: FrozenModel | None = None
+        self._workers: dict[str, Worker] = {}
+        self._faults: dict[str, BbtuneError] = {}  # of those that have none
+
+    def process_id(self) -> int:
+        """Of this actor."""
+        return os.getpid()
+
+    def prepare(self, search: str, plan: SearchPlan) -> None:
+        """Make the worker of a search."""
+        from bbtune.evaluation.scorer import load_model
+        from bbtune.evaluation.worker import Worker
+
+        try:
+            self._model = self._model or load_model(plan)
+            self._workers[search] = Worker(plan, self._model)
+        except BbtuneError as error:
+            self._faults[search] = error
+            raise
+
+    def run(self, search: str, method: str, arguments: Arguments) -> Any:
+        """``method(*arguments)`` of a search's worker."""
+        if search in self._faults:
+            raise self._faults[search]
+        return getattr(self._workers[search], method)(*arguments)
+
+    def forget(self, search: str) -> None:
+        """Free what a search has kept; the model stays."""
+        self._workers.pop(search, None)
+        self._faults.pop(search, None)
+
+
+def _unheard(task: asyncio.Task[None]) -> None:
+    """Take note of how a task ended: those who wait were told otherwise."""
+    if not task.cancelled():
+        task.exception()
