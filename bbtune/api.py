@@ -16,7 +16,9 @@ from bbtune.probing import forecast_job
 from bbtune.progress import Show
 from bbtune.result import JOURNAL, RESULT, SPEC, STUDY, TuneResult, study_hint
 from bbtune.session import Session, check_same_run, recorded_events, run_card, start_record
-from bbtune.spec import BaseJob
+from bbtune.spec import MONEY, BaseJob
+from bbtune.storage.home import Home, fetched, home_of
+from bbtune.storage.place import Place, place_named, run_place
 from bbtune.tracking import send_all
 
 Job = BaseJob | Mapping[str, Any] | str | Path
@@ -27,7 +29,8 @@ def run(job: Job, out: str | Path | None = None, show: Show | None = None) -> Tu
 
     Args:
         job: path of a job file, or the job itself.
-        out: run folder; ``runs/<name>-<short hash>`` without it.
+        out: run folder, or an address such as ``s3://bucket/run``; without it ``STORAGE/<name>-<short hash>``, with
+            the job's storage, or ``runs``.
         show: told of every generation.
 
     Raises:
@@ -35,11 +38,11 @@ def run(job: Job, out: str | Path | None = None, show: Show | None = None) -> Tu
         BbtuneError: if the folder holds a run already, or the machinery fails; what was scored is kept.
     """
     spec = _spec(job)
-    return begin(spec, Path(out) if out is not None else default_folder(spec), show, tracked=spec.tracking.enabled)
+    return begin(spec, run_place(spec) if out is None else place_named(str(out)), show, tracked=spec.tracking.enabled)
 
 
 def begin(
-    spec: BaseJob, folder: Path, show: Show | None = None, *, tracked: bool, shared: Path | None = None
+    spec: BaseJob, place: Place, show: Show | None = None, *, tracked: bool, shared: Path | None = None
 ) -> TuneResult:
     """As :func:`run`.
 
@@ -47,29 +50,32 @@ def begin(
         tracked: whether MLflow is told meanwhile.
         shared: folder that the run shares with others of its study.
     """
-    _refuse_used(folder)
+    with home_of(place) as home:
+        return _begin(spec, home, show, tracked, shared)
+
+
+def _begin(spec: BaseJob, home: Home, show: Show | None, tracked: bool, shared: Path | None) -> TuneResult:
+    _refuse_used(home)
     plan, task, card = make_plan(spec)
     spec = plan.spec  # with everything chosen, so that the run does not change with the rules of choice
     _check_memory(card, spec)
-    folder.mkdir(parents=True, exist_ok=True)
-    with Journal(folder / JOURNAL) as journal:
+    home.path.mkdir(parents=True, exist_ok=True)
+    with Journal(home.path / JOURNAL, home.sink) as journal:
         if journal.records:  # another process was quicker
-            _refuse_used(folder)
-        (folder / SPEC).write_text(spec.to_yaml(), encoding="utf-8")
+            _refuse_used(home)
+        (home.path / SPEC).write_text(spec.to_yaml(), encoding="utf-8")
+        home.keep(SPEC)
         journal.append(start_record(plan, task, card))
-        return Session(folder, journal, plan, task, show, shared).finish(tracked)
-
-
-def default_folder(spec: BaseJob) -> Path:
-    """Where a job runs unless told otherwise."""
-    return Path("runs") / f"{spec.name}-{spec.spec_hash[:8]}"
+        result = Session(home.path, journal, plan, task, show, shared).finish(tracked)
+    home.keep_all()
+    return result
 
 
 def resume(folder: str | Path, changes: Sequence[str] = (), show: Show | None = None) -> TuneResult:
     """Go on with a run that was cut off; the result is that of a run that was not.
 
     Args:
-        folder: of the run.
+        folder: of the run, or its address.
         changes: ``key.path=value`` each, of what is not of the trace: ``evaluators.count``, caps on money, the pace of
             an API.
         show: told of every generation.
@@ -77,32 +83,19 @@ def resume(folder: str | Path, changes: Sequence[str] = (), show: Show | None = 
     Raises:
         JournalError: if the folder holds no run, or its data or model have changed since.
     """
-    folder = Path(folder)
-    if not (folder / RESULT).is_file():
-        return go_on(folder, changes, show)
-    result = TuneResult.load(folder)
+    with home_of(place_named(str(folder))) as home:
+        if not (home.path / RESULT).is_file():
+            spec = _begun(home, changes)
+            return _go_on(spec, home, show, spec.tracking.enabled, None)
+        result = TuneResult.load(home.path)
     if changes and show is not None:
         mend = "run the job with that in another folder (--out); what an API has answered is in the cache"
         show.say(f"the run has ended ({result.stop_reason}), {', '.join(changes)} changes nothing any more: {mend}")
     return result
 
 
-def go_on(
-    folder: Path,
-    changes: Sequence[str] = (),
-    show: Show | None = None,
-    *,
-    tracked: bool | None = None,
-    shared: Path | None = None,
-) -> TuneResult:
-    """As :func:`resume`, of a run that has not ended.
-
-    Args:
-        tracked: whether MLflow is told meanwhile; None goes by the job.
-        shared: folder that the run shares with others of its study.
-    """
-    spec = begun_job(folder, changes)
-    with Journal(folder / JOURNAL) as journal:
+def _go_on(spec: BaseJob, home: Home, show: Show | None, tracked: bool, shared: Path | None) -> TuneResult:
+    with Journal(home.path / JOURNAL, home.sink) as journal:
         plan, task, card = make_plan(spec)
         _check_memory(card, spec)
         now = start_record(plan, task, card)
@@ -111,26 +104,66 @@ def go_on(
         for difference in check_same_run(journal.records[0], now):
             if show is not None:
                 show.say(difference)
-        tracked = spec.tracking.enabled if tracked is None else tracked
-        return Session(folder, journal, plan, task, show, shared).finish(tracked)
+        result = Session(home.path, journal, plan, task, show, shared).finish(tracked)
+    home.keep_all()
+    return result
 
 
-def begun_job(folder: Path, overrides: Sequence[str] = ()) -> BaseJob:
+def bring_to_end(
+    spec: BaseJob, place: Place, show: Show | None = None, *, tracked: bool, shared: Path | None = None
+) -> TuneResult:
+    """Run a job from where it stands: from its start, from where it was cut off, or not at all where it has ended.
+
+    What is not of the trace is as the job says now, not as it was said when the run began; so is the place of local
+    data, whose content the journal knows.
+
+    Args:
+        place: of its run, or of the run that is to be.
+        tracked: whether MLflow is told meanwhile.
+        shared: folder that the run shares with others of its study.
+
+    Raises:
+        BbtuneError: as :func:`run` and :func:`resume`.
+    """
+    with home_of(place) as home:
+        if (home.path / RESULT).is_file():
+            return TuneResult.load(home.path)
+        journal = home.path / JOURNAL
+        if not (home.path / SPEC).is_file() or not journal.is_file() or not journal.stat().st_size:
+            return _begin(spec, home, show, tracked, shared)
+        return _go_on(_moved(_begun(home), spec), home, show, tracked, shared)
+
+
+def _moved(begun: BaseJob, now: BaseJob) -> BaseJob:
+    """A job that has begun, with what is not of its trace as it is said now."""
+    said: dict[str, Any] = {key: getattr(now, key) for key in ("evaluators", "tracking", "storage")}
+    data = {"source": now.task.source, "test": now.task.test}
+    said["task"] = begun.task.model_copy(update=data)
+    said["budget"] = begun.budget.model_copy(update=now.budget.model_dump(include=MONEY))
+    return begun.model_copy(update=said)
+
+
+def begun_job(place: Place, overrides: Sequence[str] = ()) -> BaseJob:
     """The job of a run that has begun.
 
     Args:
         overrides: ``key.path=value`` each, over it.
 
     Raises:
-        JournalError: if the folder holds no such run.
+        JournalError: if the place holds no such run.
     """
-    if not (folder / JOURNAL).is_file():
-        raise JournalError(f"{folder}: expected a run folder with {JOURNAL}, found none{study_hint(folder)}")
-    if not (folder / SPEC).is_file():
+    with fetched(place) as folder:
+        return _begun(Home(place, folder), overrides)
+
+
+def _begun(home: Home, overrides: Sequence[str] = ()) -> BaseJob:
+    if not (home.path / JOURNAL).is_file():
+        raise JournalError(f"{home.place}: expected a run folder with {JOURNAL}, found none{study_hint(home.path)}")
+    if not (home.path / SPEC).is_file():
         raise JournalError(
-            f"{folder}: the run was cut off before its first line; delete the folder and run the job anew"
+            f"{home.place}: the run was cut off before its first line; delete the folder and run the job anew"
         )
-    return load_job(folder / SPEC, overrides)
+    return load_job(home.path / SPEC, overrides)
 
 
 def dry_run(job: Job) -> str:
@@ -163,12 +196,12 @@ def sync(folder: str | Path, uri: str | None = None) -> str:
     Raises:
         TrackingError: if MLflow cannot be reached.
     """
-    folder = Path(folder)
-    spec, records = begun_job(folder), read_journal(folder / JOURNAL)
-    if not records:
-        raise JournalError(f"{folder}: the journal has no whole line yet; resume the run first")
-    result = TuneResult.load(folder) if (folder / RESULT).is_file() else None
-    return send_all(folder, run_card(spec, records[0]), recorded_events(spec, records), result, uri)
+    with fetched(place_named(str(folder))) as path:
+        spec, records = _begun(Home(folder, path)), read_journal(path / JOURNAL)
+        if not records:
+            raise JournalError(f"{folder}: the journal has no whole line yet; resume the run first")
+        result = TuneResult.load(path) if (path / RESULT).is_file() else None
+        return send_all(path, run_card(spec, records[0]), recorded_events(spec, records), result, uri)
 
 
 def _check_memory(card: Card, spec: BaseJob) -> None:
@@ -177,16 +210,17 @@ def _check_memory(card: Card, spec: BaseJob) -> None:
         check_memory(card, spec.backbone, max(1, spec.evaluators.count))
 
 
-def _refuse_used(folder: Path) -> None:
+def _refuse_used(home: Home) -> None:
+    folder, place = home.path, home.place
     if (folder / RESULT).is_file():
-        raise BbtuneError(f"{folder} holds a finished run; read it with bbtune show {folder}, or give another --out")
+        raise BbtuneError(f"{place} holds a finished run; read it with bbtune show {place}, or give another --out")
     if (folder / JOURNAL).is_file() and (folder / JOURNAL).stat().st_size:
-        again = f"go on with bbtune resume {folder} (--evaluators N for another number)"
-        raise BbtuneError(f"{folder} holds an unfinished run; {again}, or give another --out")
+        again = f"go on with bbtune resume {place} (--evaluators N for another number)"
+        raise BbtuneError(f"{place} holds an unfinished run; {again}, or give another --out")
     if (folder / STUDY).is_file():
-        raise BbtuneError(f"{folder} holds a study, expected a folder for one run; give another --out")
-    if folder.is_dir() and not {path.name for path in folder.iterdir()} <= {JOURNAL, SPEC}:
-        raise BbtuneError(f"{folder} holds files that are no run; give a new or empty folder as --out")
+        raise BbtuneError(f"{place} holds a study, expected a folder for one run; give another --out")
+    if isinstance(place, Path) and folder.is_dir() and not {path.name for path in folder.iterdir()} <= {JOURNAL, SPEC}:
+        raise BbtuneError(f"{place} holds files that are no run; give a new or empty folder as --out")
 
 
 def _spec(job: Job) -> BaseJob:

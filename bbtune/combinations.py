@@ -36,12 +36,20 @@ def combination_faults(spec: BaseJob, broken: set[str]) -> list[Fault]:
         )
     if sound("evaluators") and spec.evaluators.pool == "shared":
         faults += _shared_faults(spec)
+    if sound("storage", "backbone", "method.writer") and spec.apis and "://" in (spec.storage or ""):
+        faults.append(Fault("storage", needs_path(str(spec.storage))))
     for path, values in (("prompt.layers", spec.prompt.layers), ("task.labels", spec.task.labels)):
         if isinstance(values, list) and len(set(values)) < len(values):
             faults.append(Fault(path, f"expected each {path[:-1].split('.')[1]} once, got {shown(values)}"))
     if sound("task.source") and spec.task.test is not None and not spec.task.source.startswith("file:"):
         faults.append(Fault("task.test", f"expected it beside a source file:TABLE only, got {shown(spec.task.test)}"))
     return faults
+
+
+def needs_path(url: str) -> str:
+    """Why a job that asks an API cannot be kept at an address."""
+    why = "what is paid is written there before every request, which needs a file system"
+    return f"expected a path with a job that asks an API, {why}; got {url}"
 
 
 def _shared_faults(spec: BaseJob) -> list[Fault]:

@@ -238,7 +238,7 @@ def outcome(raw: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def with_more(folder: Path, reason: str) -> str:
+def with_more(folder: Path | str, reason: str) -> str:
     """The command that goes on with a run whose budget ended, such as ``budget.dollars``, before it was done."""
     return f"bbtune resume {folder} --set {reason}=MORE"
 

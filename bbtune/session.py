@@ -75,7 +75,7 @@ class Session:
                 method.close()
         finally:
             if tracker is not None and not tracker.close(result):
-                later = f"send it later: bbtune sync {self._folder}"
+                later = f"send it later: bbtune sync {self._journal.place}"
                 self._say(f"MLflow lacks part of the record ({tracker.problem}); {later}")
         return result
 
@@ -136,7 +136,7 @@ class Session:
             scores, gain, predicted = assess(method, task, spec.seed, zero_shot)
         except BudgetReached as error:
             what = f"{error.reason} ended while the test split was scored"
-            raise BbtuneError(f"{what}; go on with: {with_more(self._folder, error.reason)}") from error
+            raise BbtuneError(f"{what}; go on with: {with_more(self._journal.place, error.reason)}") from error
         result = TuneResult(
             spec=spec,
             labels=task.labels,

@@ -15,7 +15,7 @@ from bbtune.jobfile import load_job
 from bbtune.journal import read_journal
 from bbtune.mlflow_store import tracking_uri
 from bbtune.progress import Show
-from bbtune.result import JOURNAL, RESULT, SPEC, STUDY, TuneResult
+from bbtune.result import JOURNAL, SPEC, STUDY, TuneResult
 from bbtune.session import recorded_events, run_card
 from bbtune.spec import BaseJob
 from bbtune.study import Group, Member, Study, held, read_record, record_of, write_record
@@ -95,12 +95,7 @@ def _run_study(study: Study, record: _Record, show: Show) -> list[str]:
 
 def work_on(spec: BaseJob, folder: Path) -> None:
     """Begin a run of a study, or go on with it; what MLflow is told is the study's business."""
-    if (folder / RESULT).is_file():  # somebody resumed it meanwhile
-        return
-    if (folder / SPEC).is_file():
-        api.go_on(folder, [f"evaluators.count={spec.evaluators.count}"], tracked=False, shared=folder.parent)
-    else:
-        api.begin(spec, folder, tracked=False, shared=folder.parent)
+    api.bring_to_end(spec, folder, tracked=False, shared=folder.parent)
 
 
 def _said(ended: Ended) -> str:

@@ -13,6 +13,7 @@ from bbtune.errors import Fault, JobError, did_you_mean
 from bbtune.jobfile import faults_in, override, parse_job
 from bbtune.methods import Part
 from bbtune.spec import BaseJob, merged
+from bbtune.storage.place import study_folder
 from bbtune.study import Study, study_of
 from bbtune.yaml_text import read_yaml
 
@@ -82,7 +83,7 @@ def read_suite(path: str | Path, overrides: Sequence[str], out: Path | None) -> 
     Args:
         path: of the suite.
         overrides: ``key.path=value`` each, over every job.
-        out: folder of the study; ``runs/<name>`` without it.
+        out: folder of the study; without it ``<name>`` in the storage of its jobs, else in ``runs``.
 
     Raises:
         JobError: with every fault of the suite and of the text of its jobs.
@@ -94,7 +95,7 @@ def read_suite(path: str | Path, overrides: Sequence[str], out: Path | None) -> 
     found = {
         job: {f"{job}-seed{seed}": spec.with_seed(seed) for seed in suite.spec.seeds} for job, spec in specs.items()
     }
-    return study_of(suite.spec.name, out or Path("runs") / suite.spec.name, found, suite.spec.reference)
+    return study_of(suite.spec.name, out or study_folder(specs.values(), suite.spec.name), found, suite.spec.reference)
 
 
 def parse_suite(path: str | Path, overrides: Sequence[str]) -> Suite:

@@ -34,7 +34,7 @@ LAYERS: list[set[str]] = [
     {"selection"},
     {"loop", "journal"},
     {"build", "method", "result", "scored_prompts", "written"},
-    {"mlflow_optimizer", "prompt_registry", "tracked_metrics"},
+    {"mlflow_optimizer", "prompt_registry", "storage", "tracked_metrics"},
     {"assess", "plot", "progress", "tracking", "compare", "study", "baselines", "prompt_search", "text_tuning"},
     {"examine", "predictor", "tracking_groups", "fan_out", "suite"},
     {"session", "probing"},
@@ -59,6 +59,7 @@ FOREIGN = {
     "seeds": {"numpy"},
 }
 HOMES = {
+    "fsspec": {"storage/remote.py"},
     "mlflow": {"mlflow_store.py", "mlflow_optimizer.py"},
     "ray": {"evaluation/ray_cluster.py", "baselines/ray_train.py"},
     "cma": {"optimizers/cma.py"},

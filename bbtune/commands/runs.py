@@ -8,19 +8,19 @@ from typing import Annotated
 
 import typer
 
-from bbtune.commands.studies import worked_through
+from bbtune.commands.studies import seeded, worked_through
 from bbtune.commands.terminal import JobFile, MethodName, RunFolder, Set, TrackingUri, shown
 from bbtune.errors import BbtuneError, JobError
 
 app = typer.Typer()
 
-_OUT = "Folder [default: runs/<name>-<hash>, with --seeds runs/<name>-<hash>-seeds, of a suite runs/<name>]."
+_OUT = "Folder [default: STORAGE/<name>-<hash>, with --seeds STORAGE/<name>-<hash>-seeds, of a suite STORAGE/<name>]."
 
 
 @app.command()
 def run(
     job: JobFile,
-    out: Annotated[Path | None, typer.Option(help=_OUT)] = None,
+    out: Annotated[str | None, typer.Option(help=_OUT)] = None,
     method: MethodName = None,
     seeds: Annotated[str | None, typer.Option(help="Several runs, such as 13,21,42.", show_default=False)] = None,
     overrides: Set = None,
@@ -30,7 +30,7 @@ def run(
     """Run a job and print its result; with --seeds, or of a suite file, many runs and how they compare."""
     from bbtune import api
     from bbtune.jobfile import load_job
-    from bbtune.study import seeded_study
+    from bbtune.storage.place import place_named, run_place
     from bbtune.study_run import validate_suite
     from bbtune.suite import is_suite, read_suite
 
@@ -38,7 +38,7 @@ def run(
     if is_suite(job):
         _refuse_for_suite(method, seeds, dry_run)
         try:
-            study = read_suite(job, changes, out)
+            study = read_suite(job, changes, Path(out) if out else None)
         except JobError as error:  # as of a single job
             raise JobError(validate_suite(job, changes) or error.faults, error.what) from error
         worked_through(study)
@@ -50,11 +50,11 @@ def run(
     if dry_run:
         typer.echo(api.dry_run(spec))
         return
-    folder = out or api.default_folder(spec)
     if seeds is not None:
-        worked_through(seeded_study(spec, _numbers(seeds), out or folder.with_name(f"{folder.name}-seeds")))
+        worked_through(seeded(spec, seeds, Path(out) if out else None))
     else:
-        shown(spec, folder, lambda show: api.run(spec, folder, show))
+        place = place_named(out) if out else run_place(spec)
+        shown(spec, place, lambda show: api.run(spec, place, show))
 
 
 @app.command()
@@ -65,9 +65,10 @@ def resume(
 ) -> None:
     """Go on with a run that was cut off; --set changes what is not of its trace, such as budget.dollars."""
     from bbtune import api
+    from bbtune.storage.place import place_named
 
     changes = [*(overrides or []), *([] if evaluators is None else [f"evaluators.count={evaluators}"])]
-    shown(api.begun_job(folder, changes), folder, lambda show: api.resume(folder, changes, show))
+    shown(api.begun_job(place_named(folder), changes), folder, lambda show: api.resume(folder, changes, show))
 
 
 @app.command()
@@ -83,9 +84,10 @@ def probe(job: JobFile, overrides: Set = None) -> None:
 @app.command()
 def show(folder: RunFolder) -> None:
     """Print the result of a finished run."""
-    from bbtune.result import TuneResult
+    from bbtune.storage.home import load_result
+    from bbtune.storage.place import place_named
 
-    typer.echo(TuneResult.load(folder).summary())
+    typer.echo(load_result(place_named(folder)).summary())
 
 
 @app.command()
@@ -115,11 +117,12 @@ def predict(
     Where answers are words: answer, text.
     """
     from bbtune.predictor import Predictor
-    from bbtune.result import TuneResult
+    from bbtune.storage.home import load_result
+    from bbtune.storage.place import place_named
 
     lines = [line.rstrip("\r") for line in sys.stdin.read().split("\n")] if texts == ["-"] else texts
     asked = [line for line in lines if line.strip()]
-    with Predictor(TuneResult.load(folder)) as predictor:
+    with Predictor(load_result(place_named(folder))) as predictor:
         found = iter(predictor.predict([tuple(t.split("\t")) if predictor.kind == "pair" else t for t in asked]))
     for line in lines if lines[-1:] != [""] else lines[:-1]:
         if line.strip():
@@ -166,10 +169,3 @@ def _refuse_for_suite(method: str | None, seeds: str | None = None, dry_run: boo
         raise BbtuneError("expected a suite without --method: its jobs have their own")
     if seeds:
         raise BbtuneError("expected a suite without --seeds: the file names them")
-
-
-def _numbers(text: str) -> list[int]:
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError as error:
-        raise BbtuneError(f"--seeds: expected numbers with commas between them, got {text!r}") from error

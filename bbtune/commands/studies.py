@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -10,6 +11,19 @@ from rich.console import Console
 
 from bbtune.commands.terminal import interrupt
 from bbtune.errors import BbtuneError, JobError, TrackingError
+
+
+def seeded(spec: Any, seeds: str, out: Path | None) -> Any:
+    """The study of a job over seeds, such as ``13,21,42``."""
+    from bbtune.storage.place import study_folder
+    from bbtune.study import seeded_study
+
+    name = f"{spec.name}-{spec.spec_hash[:8]}-seeds"
+    try:
+        numbers = [int(part) for part in seeds.split(",")]
+    except ValueError as error:
+        raise BbtuneError(f"--seeds: expected numbers with commas between them, got {seeds!r}") from error
+    return seeded_study(spec, numbers, out or study_folder([spec], name))
 
 
 def worked_through(study: Any) -> None:

@@ -13,7 +13,7 @@ from rich.console import Console
 from bbtune.errors import EndpointError
 
 JobFile = Annotated[Path, typer.Argument(help="Job or suite file (YAML).", show_default=False)]
-RunFolder = Annotated[Path, typer.Argument(help="Run folder.", show_default=False)]
+RunFolder = Annotated[str, typer.Argument(help="Run folder, or its address.", show_default=False)]
 Set = Annotated[list[str] | None, typer.Option("--set", help="key.path=value, over the job file; repeatable.")]
 MethodName = Annotated[
     str | None, typer.Option(help="Another method than the job's: auto, spsa, lora, zero-shot ...", show_default=False)
@@ -23,7 +23,7 @@ TrackingUri = Annotated[
 ]
 
 
-def shown(spec: Any, folder: Path, work: Callable[[Any], Any]) -> None:
+def shown(spec: Any, folder: Path | str, work: Callable[[Any], Any]) -> None:
     """Run ``work`` under a progress view and print the result; an interruption says how to go on."""
     from bbtune.build import limits
     from bbtune.progress import make_show

@@ -1,0 +1,1 @@
+"""Where a run's folder lies, and how it is kept at an address."""
