@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 import bbtune
-from bbtune.commands import models, runs
+from bbtune.commands import models, runs, service
 from bbtune.errors import BbtuneError, JobError
 
 app = typer.Typer(
@@ -19,6 +19,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(runs.app)
+app.add_typer(service.app)
 app.add_typer(models.app, name="models")
 
 
