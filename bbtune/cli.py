@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
 import typer
 
 import bbtune
-from bbtune.commands import models, runs, service
-from bbtune.errors import BbtuneError, JobError
+from bbtune.commands import hpo, models, runs, service
+from bbtune.commands.terminal import exit_in_words
 
 app = typer.Typer(
     help="Tune prompts of frozen language models without gradients.",
@@ -19,6 +18,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(runs.app)
+app.add_typer(hpo.app)
 app.add_typer(service.app)
 app.add_typer(models.app, name="models")
 
@@ -31,15 +31,5 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Print the 
 
 
 def main() -> None:
-    """Entry point: errors become one plain text on standard error; exit 2 for a job at fault, 1 for the rest."""
-    try:
-        app()
-    except JobError as error:
-        typer.echo(f"error: {error}", err=True)
-        sys.exit(2)
-    except BbtuneError as error:
-        typer.echo(f"error: {error}", err=True)
-        sys.exit(1)
-    except OSError as error:  # a disk that is full, a folder that is read-only
-        typer.echo(f"error: {error.filename}: {error.strerror}" if error.filename else f"error: {error}", err=True)
-        sys.exit(1)
+    """Entry point."""
+    exit_in_words(app)

@@ -46,7 +46,7 @@ def read_job(
     """Read as much of a job file as can be read: the spec, the faults, and the paths left out as faulty."""
     raw = read_yaml(path)
     if method is not None:
-        raw = _with_method(raw, method)
+        raw = with_method(raw, method)
     for change in overrides:
         override(raw, change)
     return parse_job(raw)
@@ -55,7 +55,7 @@ def read_job(
 _OF_THE_LOSS = ("sigma", "alpha", "loss", "l2")  # what any optimizer is given
 
 
-def _with_method(raw: dict[str, Any], method: str) -> dict[str, Any]:
+def with_method(raw: dict[str, Any], method: str) -> dict[str, Any]:
     """A job with another method; prompt and budget stay, also those of its preset."""
     given = raw.get("method")
     preset = given.get("preset") if isinstance(given, dict) else None

@@ -40,6 +40,7 @@ LAYERS: list[set[str]] = [
     {"session", "probing"},
     {"api"},
     {"study_run"},
+    {"hpo"},
     {"commands"},
     {"cli"},
     {"__main__"},
@@ -61,16 +62,18 @@ FOREIGN = {
 HOMES = {
     "fsspec": {"storage/remote.py"},
     "mlflow": {"mlflow_store.py", "mlflow_optimizer.py"},
-    "ray": {"evaluation/ray_cluster.py", "baselines/ray_train.py"},
+    "ray": {"evaluation/ray_cluster.py", "baselines/ray_train.py", "hpo/ray_tune.py"},
     "cma": {"optimizers/cma.py"},
     "openai": {"endpoint/client.py"},
     "tenacity": {"endpoint/patience.py"},
     "xllamacpp": {"endpoint/serve.py"},
     "peft": {"baselines/learner.py"},
+    "optuna": {"hpo/searchers.py"},
+    "bayes_opt": {"hpo/searchers.py"},
     "setfit": {"baselines/setfit.py"},
 }
 HEAVY = ["torch", "ray", "mlflow", "cma", "nevergrad", "transformers", "scipy", "matplotlib", "pandas"]
-HEAVY += ["peft", "sklearn", "setfit", "sentence_transformers", "openai", "httpx2"]
+HEAVY += ["peft", "sklearn", "setfit", "sentence_transformers", "openai", "httpx2", "optuna", "bayes_opt"]
 
 
 def modules() -> dict[str, Path]:

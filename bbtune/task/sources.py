@@ -58,7 +58,7 @@ def _load_folder(name: str, spec: TaskSpec) -> Task:
     """A folder with ``task.json``, ``test.jsonl`` and train and dev files, in ``seedN`` folders or beside the card."""
     folder = Path(name)
     card = _read_card(folder)
-    draws = sorted(int(p.name[4:]) for p in folder.glob("seed*") if p.name[4:].isdigit() and p.is_dir())
+    draws = _draws(folder)
     if draws and spec.seed not in draws:
         raise TaskError(f"{folder}: no draw with seed {spec.seed}, expected one of {draws}; set task.seed or seeds")
     drawn = folder / f"seed{spec.seed}" if draws else folder
@@ -78,6 +78,17 @@ def _load_folder(name: str, spec: TaskSpec) -> Task:
         template=card.template,
         label_words=None if card.label_words is None else words_per_label(card.label_words),
     )
+
+
+def _draws(folder: Path) -> list[int]:
+    return sorted(int(p.name[4:]) for p in folder.glob("seed*") if p.name[4:].isdigit() and p.is_dir())
+
+
+def drawn_seeds(spec: TaskSpec) -> list[int] | None:
+    """Seeds of the draws that a task comes with, none where it has one draw whatever the seed; None of a table."""
+    scheme, _, name = spec.source.partition(":")
+    folders = {"folder": Path(name), "builtin": _BUILTIN / name}
+    return _draws(folders[scheme]) if scheme in folders else None
 
 
 def _card_reader(spec: TaskSpec, card: TaskCard) -> tuple[Reader, tuple[str, ...]]:

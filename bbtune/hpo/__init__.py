@@ -1,0 +1,1 @@
+"""Hyperparameter search: Ray Tune over the fields of a job, selected on dev."""
