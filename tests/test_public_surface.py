@@ -47,6 +47,7 @@ COMMANDS = {
     "up": ["--state", "--port-ray", "--port-dashboard", "--port-mlflow", "--cpus"],
     "down": ["--state"],
     "status": ["--state"],
+    "doctor": ["JOB", "--address", "--state"],
     "models": [],
     "models get": ["NAME"],
     "models list": [],

@@ -17,6 +17,7 @@ from bbtune.commands.terminal import interrupt
 app = typer.Typer()
 
 _STATE = "State folder [default: $BBTUNE_SERVICE, else ~/.bbtune/service]."
+_ADDRESS = "Address of another job server [default: $RAY_API_SERVER_ADDRESS, else the service]."
 State = Annotated[Path | None, typer.Option(help=_STATE, show_default=False)]
 
 
@@ -78,6 +79,25 @@ def status(state: State = None) -> None:
     typer.echo("\n".join(seen.lines))
     if not seen.healthy:
         raise typer.Exit(1)
+
+
+@app.command()
+def doctor(
+    job: Annotated[Path | None, typer.Argument(help="Job file to be judged, too.", show_default=False)] = None,
+    address: Annotated[str | None, typer.Option(help=_ADDRESS, show_default=False)] = None,
+    state: State = None,
+) -> None:
+    """Look at versions, GPUs, disks, ports, token, servers and a job, and say what to do; exit 1 if there is a problem."""
+    from bbtune.doctor.examination import findings
+
+    problems = 0
+    for finding in findings(_folder(state), address, job):
+        typer.echo(str(finding))
+        problems += bool(finding.todo)
+    if problems:
+        typer.echo(f"{problems} {'problem' if problems == 1 else 'problems'}")
+        raise typer.Exit(1)
+    typer.echo("no problems")
 
 
 def _folder(state: Path | None) -> Path:

@@ -26,23 +26,28 @@ class Cluster:
 
 def look_at(dashboard: str, token: str) -> Cluster | None:
     """Ask a job server for nodes, resources and jobs; None if it does not say."""
-    status = ask(f"{dashboard}/api/cluster_status?format=0", token)
-    jobs = ask(f"{dashboard}/api/jobs/", token)
-    if not (status.ok and jobs.ok):
+    paths = ("/api/v0/nodes?detail=1", "/api/cluster_status?format=0", "/api/jobs/")
+    answers = [ask(f"{dashboard}{path}", token) for path in paths]
+    if not all(answer.ok for answer in answers):
         return None
     try:
-        return read_cluster(status.json(), jobs.json())
+        return read_cluster(*(answer.json() for answer in answers))
     except (KeyError, TypeError, AttributeError, ValueError):  # another version's
         return None
 
 
-def read_cluster(status: Any, jobs: Any) -> Cluster:
-    """Of the two answers what is shown; a head that has just started has no report yet."""
+def read_cluster(nodes: Any, status: Any, jobs: Any) -> Cluster:
+    """Of the three answers what is shown; what is in use is reported every few seconds, and not from the first on."""
+    alive = [node for node in nodes["data"]["result"]["result"] if node["state"] == "ALIVE"]
     report = (status["data"]["clusterStatus"] or {}).get("loadMetricsReport") or {}
-    usage = report.get("usage") or {}
-    resources = {name: (float(used), float(total)) for name, (used, total) in usage.items() if name in ("CPU", "GPU")}
+    resources = {}
+    for name in ("CPU", "GPU"):
+        total = sum(float(node["resources_total"].get(name, 0)) for node in alive)
+        if total:
+            used, _ = (report.get("usage") or {}).get(name, (0.0, total))
+            resources[name] = (float(used), total)
     states = Counter(str(job["status"]) for job in jobs if job["type"] == "SUBMISSION")
-    return Cluster(len(report.get("usageByNode") or {}), resources, dict(states))
+    return Cluster(len(alive), resources, dict(states))
 
 
 def refusal(dashboard: str, answer: Answer) -> str:

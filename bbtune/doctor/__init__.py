@@ -1,0 +1,1 @@
+"""What is wrong with this machine, its service or a job, and what to do about it."""
