@@ -39,10 +39,10 @@ LAYERS: list[set[str]] = [
     {"examine", "predictor", "tracking_groups", "fan_out", "suite"},
     {"session", "probing"},
     {"api"},
-    {"study_run"},
+    {"doctor", "study_run"},
     {"hpo"},
     {"commands"},
-    {"cli"},
+    {"cli", "coordinator"},
     {"__main__"},
 ]
 HEIGHT = {part: height for height, layer in enumerate(LAYERS) for part in layer}

@@ -87,7 +87,7 @@ def doctor(
     address: Annotated[str | None, typer.Option(help=_ADDRESS, show_default=False)] = None,
     state: State = None,
 ) -> None:
-    """Look at versions, GPUs, disks, ports, token, servers and a job, and say what to do; exit 1 if there is a problem."""
+    """Look at versions, GPUs, disks, ports, token, servers, a job; say what to do; exit 1 if there is a problem."""
     from bbtune.doctor.examination import findings
 
     problems = 0
