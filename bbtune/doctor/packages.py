@@ -18,7 +18,7 @@ def version_findings() -> list[Finding]:
     from packaging.specifiers import SpecifierSet
 
     about = metadata.metadata("bbtune")
-    wanted = SpecifierSet(about["Requires-Python"] if "Requires-Python" in about else "")
+    wanted = SpecifierSet(",".join(about.get_all("Requires-Python") or []))
     found = [_judged("python", platform.python_version(), wanted, f"make an environment with Python {wanted}")]
     requirements = [Requirement(text) for text in metadata.requires("bbtune") or []]
     ranges = {one.name: one.specifier for one in requirements if one.marker is None}
