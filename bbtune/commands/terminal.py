@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from bbtune.errors import EndpointError
+from bbtune.errors import BbtuneError, EndpointError, JobError
 
 JobFile = Annotated[Path, typer.Argument(help="Job or suite file (YAML).", show_default=False)]
 RunFolder = Annotated[str, typer.Argument(help="Run folder, or its address.", show_default=False)]
@@ -44,3 +45,18 @@ def shown(spec: Any, folder: Path | str, work: Callable[[Any], Any]) -> None:
 
 def interrupt(*_: object) -> None:
     raise KeyboardInterrupt
+
+
+def exit_in_words(work: Callable[[], object]) -> None:
+    """Do the work of a process: errors become one plain text on standard error; exit 2 for a job at fault, else 1."""
+    try:
+        work()
+    except JobError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(2)
+    except BbtuneError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(1)
+    except OSError as error:  # a disk that is full, a folder that is read-only
+        typer.echo(f"error: {error.filename}: {error.strerror}" if error.filename else f"error: {error}", err=True)
+        sys.exit(1)
