@@ -11,7 +11,7 @@ from rich.console import Console
 
 from bbtune.commands.studies import worked_through
 from bbtune.commands.terminal import JobFile, Set, interrupt
-from bbtune.errors import TrackingError
+from bbtune.errors import BbtuneError, TrackingError
 
 app = typer.Typer()
 
@@ -52,10 +52,10 @@ def hpo(
     again = trained_again(study, tuned, folder, seeds)
     try:
         worked_through(again)
-    finally:
-        for line in gap_sentences(study, tuned, again, seeds):
-            typer.echo(line)
-        _recorded(study, tuned, best)
+    except BbtuneError:  # of some runs; what is done is told
+        _ended(study, tuned, gap_sentences(study, tuned, again, seeds), best)
+        raise
+    _ended(study, tuned, gap_sentences(study, tuned, again, seeds), best)
 
 
 def _tuned(study: Any, folder: Path) -> Any:
@@ -72,10 +72,12 @@ def _tuned(study: Any, folder: Path) -> Any:
         raise typer.Exit(130) from None
 
 
-def _recorded(study: Any, tuned: Any, best: Path) -> None:
-    """Give the end of a study to MLflow; what goes wrong is told."""
+def _ended(study: Any, tuned: Any, said: list[str], best: Path) -> None:
+    """Tell the end of a study, and give it to MLflow; what goes wrong there is told."""
     from bbtune.hpo.tracking import finish_study
 
+    for line in said:
+        typer.echo(line)
     if not study.spec.tracking.enabled:
         return
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -16,7 +15,7 @@ from bbtune.hpo.trial import shared_evaluators
 from bbtune.hpo.tuning import Tuned
 from bbtune.result import TuneResult
 from bbtune.spec import BaseJob
-from bbtune.study import Group, Study, study_of
+from bbtune.study import Study, study_of
 from bbtune.task.sources import drawn_seeds
 
 BEST, AGAIN = "best.yaml", "retrained"
@@ -116,26 +115,31 @@ def tuned_sentences(study: HpoStudy, tuned: Tuned, path: Path) -> list[str]:
 
 
 def gap_sentences(study: HpoStudy, tuned: Tuned, again: Study, seeds: Seeds) -> list[str]:
-    """How far the dev score of the best trial is from what the same settings reach on data that selected nothing."""
-    trial, lines = tuned.best.standing, [seeds.note] if seeds.note else []
+    """How far the dev score of the best trial is from what the same settings reach with other seeds.
+
+    Args:
+        again: the runs with other seeds, as many as are done.
+        seeds: that they have.
+    """
+    lines = [seeds.note] if seeds.note else []
     for group in reversed(again.groups):
-        results = _results(group)
-        if not results:
+        if not (results := [TuneResult.load(member.folder) for member in group.members if member.is_done]):
             continue
         dev, test = (fmean(getattr(of.scores["tuned"], split).value for of in results) for split in ("dev", "test"))
-        number = "one seed" if len(results) == 1 else f"{len(results)} fresh seeds"
-        whose = "the best settings" if group.name != study.spec.name else "the job as it was"
+        number = "one fresh seed" if len(results) == 1 else f"{len(results)} fresh seeds"
+        is_best = group.name != study.spec.name or tuned.best.number == FIRST
+        whose = "the best settings" if is_best else "the job as it was"
         lines.append(f"{whose}, trained again with {number}: dev {dev:.3f}, test {test:.3f}")
-        if whose == "the best settings" or tuned.best.number == FIRST:
-            chosen = f"selected of {len(tuned.ended)} trials, so optimistic"
-            gap = (
-                f"{trial.dev_metric - test:+.3f} above test, {trial.dev_metric - dev:+.3f} above dev of the fresh seeds"
+        if is_best:
+            chosen = tuned.best.standing.dev_metric
+            away = f"{_apart(chosen - dev)} dev and {_apart(chosen - test)} test of the fresh seeds"
+            lines.append(
+                f"  the study saw dev {chosen:.3f}, selected of {len(tuned.ended)} trials, so optimistic: {away}"
             )
-            lines.append(f"  in the study it had dev {trial.dev_metric:.3f}, {chosen}: {gap}")
     if tuned.best.number == FIRST:
-        lines.append("the best settings are the job as it was, so there is nothing to compare it with")
+        lines.append("the best settings are the job as it was: there is nothing to compare")
     return lines
 
 
-def _results(group: Group) -> Sequence[TuneResult]:
-    return [TuneResult.load(member.folder) for member in group.members if member.is_done]
+def _apart(gap: float) -> str:
+    return f"{abs(gap):.3f} {'above' if gap >= 0 else 'below'}"

@@ -65,7 +65,7 @@ class Watched:
     def _said(self, trial: Ended) -> str:
         best, standing = self.record.best(), trial.standing
         used = f"{getattr(standing, self.unit):g}" + (f" of {self.budget:g}" if self.budget else "")
-        end = "stopped early at" if trial.reason == STOPPED_EARLY else f"{trial.reason}, "
+        end = "stopped early at" if trial.reason == STOPPED_EARLY else f"{trial.reason},"
         rank = "the best so far" if best == trial else f"best so far {best.standing.dev_metric:.3f}" if best else ""
         dev = f"dev {standing.dev_metric:.3f} (loss {standing.dev_loss:.3f})"
         return f"{dev}, {end} {used} {self.unit}; {rank}; {said(trial.settings)}"

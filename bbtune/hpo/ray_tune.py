@@ -171,7 +171,9 @@ def run_trials(watched: Watched, course: Course) -> None:
 def _tuner(watched: Watched, course: Course) -> Any:
     folder = watched.trials.folder
     trainable = tune.with_parameters(work, trials=watched.trials)
-    trainable = tune.with_resources(trainable, {"cpu": course.cpus, "gpu": course.gpus})
+    # A trial whose evaluators do the work takes no processor, but Tune wants it to take something.
+    needs = {"cpu": course.cpus, "gpu": course.gpus} if course.cpus else {"memory": 2**20}
+    trainable = tune.with_resources(trainable, needs)
     state = Path(folder) / STATE
     if any(state.glob("experiment_state-*.json")):
         return tune.Tuner.restore(str(state), trainable, resume_unfinished=True, resume_errored=True)
@@ -183,6 +185,7 @@ def _tuner(watched: Watched, course: Course) -> Any:
         num_samples=course.count,
         max_concurrent_trials=course.concurrent,
         reuse_actors=True,
+        trial_dirname_creator=_name,
     )
     run = tune.RunConfig(
         name=STATE,
@@ -192,6 +195,10 @@ def _tuner(watched: Watched, course: Course) -> Any:
         failure_config=tune.FailureConfig(max_failures=1),  # a process that was lost; its journal has what it did
     )
     return tune.Tuner(trainable, tune_config=settings, run_config=run)
+
+
+def _name(trial: Any) -> str:
+    return f"{trial.config['number']:02d}-{trial.trial_id}"
 
 
 def _scheduler(watched: Watched, asha: AshaSpec | None) -> TrialScheduler:
