@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import bbtune
-from bbtune.commands import hpo, models, runs, service
+from bbtune.commands import hpo, jobs, models, runs, service
 from bbtune.commands.terminal import exit_in_words
 
 app = typer.Typer(
@@ -19,6 +19,7 @@ app = typer.Typer(
 )
 app.add_typer(runs.app)
 app.add_typer(hpo.app)
+app.add_typer(jobs.app)
 app.add_typer(service.app)
 app.add_typer(models.app, name="models")
 

@@ -40,7 +40,7 @@ LAYERS: list[set[str]] = [
     {"session", "probing"},
     {"api"},
     {"doctor", "study_run"},
-    {"hpo"},
+    {"hpo", "submission"},
     {"commands"},
     {"cli", "coordinator"},
     {"__main__"},
@@ -62,7 +62,7 @@ FOREIGN = {
 HOMES = {
     "fsspec": {"storage/remote.py"},
     "mlflow": {"mlflow_store.py", "mlflow_optimizer.py"},
-    "ray": {"evaluation/ray_cluster.py", "baselines/ray_train.py", "hpo/ray_tune.py"},
+    "ray": {"evaluation/ray_cluster.py", "baselines/ray_train.py", "hpo/ray_tune.py", "submission/ray_jobs.py"},
     "cma": {"optimizers/cma.py"},
     "openai": {"endpoint/client.py"},
     "tenacity": {"endpoint/patience.py"},

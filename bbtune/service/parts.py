@@ -72,6 +72,9 @@ def _ray_environment(service: Service, ports: Mapping[str, int]) -> dict[str, st
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
         _NICENESS: os.environ.get(_NICENESS, "0"),  # a job is not less urgent than a shell
+        "PATH": os.pathsep.join(
+            [os.path.dirname(sys.executable), os.environ.get("PATH", os.defpath)]
+        ),  # of a job's python
         "RAY_JOB_START_TIMEOUT_SECONDS": str(_A_YEAR_S),  # a job that waits for its turn is no failure
         "AUTOSCALER_METRIC_PORT": str(ports["autoscaler_metrics"]),
         "DASHBOARD_METRIC_PORT": str(ports["dashboard_metrics"]),

@@ -1,0 +1,61 @@
+"""Put work into the queue of a cluster, unless it is there already."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import bbtune
+from bbtune.errors import BbtuneError
+from bbtune.submission.environment import runtime_env
+from bbtune.submission.folder import fill_folder
+from bbtune.submission.ray_jobs import JobState, RayJobs
+from bbtune.submission.work import Work
+
+_WORK = "bbtune.work"
+
+
+def submit(jobs: RayJobs, work: Work, environment: Path | None, asked_id: str | None) -> str:
+    """Submit work; returns the id of the job.
+
+    Args:
+        environment: YAML file with a runtime environment of Ray.
+        asked_id: of the job; by name and hash of the work without it.
+
+    Raises:
+        BbtuneError: if the same work is queued or running, or a job has the id already.
+    """
+    id = free_id(work.id, jobs.all(), asked_id)
+    metadata = {_WORK: work.id, "bbtune.hash": work.digest, "bbtune.version": bbtune.__version__}
+    with tempfile.TemporaryDirectory(prefix="bbtune-") as name:
+        folder = Path(name)
+        fill_folder(work, folder)
+        jobs.submit(id, work.entrypoint, runtime_env(environment, folder), metadata, work.room)
+    return id
+
+
+def free_id(work: str, known: Sequence[JobState], asked: str | None) -> str:
+    """An id that no job has: that of the work, with a number from the second attempt on.
+
+    Raises:
+        BbtuneError: if the same work is queued or running, or a job has the id that was asked for.
+    """
+    for job in known:
+        if job.metadata.get(_WORK) == work and not job.is_over:
+            state = "waits in the queue" if job.status == "PENDING" else "is running"
+            raise BbtuneError(
+                f"the same job {state} as {job.id}; see it with bbtune logs {job.id} --follow, or end it: "
+                f"bbtune stop {job.id}"
+            )
+    taken = {job.id for job in known}
+    if asked is not None:
+        if asked in taken:
+            raise BbtuneError(f"--id: expected one that no job has had, {asked} is taken; see bbtune jobs")
+        return asked
+    if work not in taken:
+        return work
+    number = 2
+    while f"{work}-{number}" in taken:
+        number += 1
+    return f"{work}-{number}"
