@@ -35,6 +35,7 @@ class Keeper:
         self._hosts = RayHosts(self._ray, spec, lambda _: None, host)
         self._idle_s = idle_s
         self._heard: dict[str, float] = {}  # when a search last asked
+        self._joining: set[str] = set()
         self._last = time.monotonic()
         self._keeps_house = False
 
@@ -45,6 +46,7 @@ class Keeper:
             plan: a reference to it, in a list, so that it is not fetched to here.
             count: evaluators that it asks for; the pool has as many as the one that asks for most.
         """
+        self._joining.add(search)
         self._hear(search)
         if not self._keeps_house:
             self._keeps_house = True
@@ -54,6 +56,8 @@ class Keeper:
         except BaseException:
             self.forget(search)
             raise
+        finally:
+            self._joining.discard(search)
         self._hear(search)
         return self._hosts.count
 
@@ -86,7 +90,7 @@ class Keeper:
         """Forget silent searches, and end the pool when none has been there for a time."""
         while not self._hosts.has_failed and (self._heard or time.monotonic() - self._last < self._idle_s):
             await asyncio.sleep(min(_LOOK_S, self._idle_s))
-            now, busy = time.monotonic(), self._hosts.searches
+            now, busy = time.monotonic(), self._hosts.searches | self._joining
             for search in [search for search, heard in self._heard.items() if now - heard > self._idle_s]:
                 if search not in busy:
                     self.forget(search)

