@@ -66,6 +66,8 @@ def ray_head(service: Service, ports: Mapping[str, int], cpus: int | None) -> Pa
 
 def _ray_environment(service: Service, ports: Mapping[str, int]) -> dict[str, str]:
     return _environment() | {
+        # Ray takes 127.0.0.1 for the machine's outer address, unless it believes that it cannot have a second machine.
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
         "RAY_START_HOOK": "bbtune.service.ray_hook.loopback_only",
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(service.token_file),
