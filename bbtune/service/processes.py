@@ -13,7 +13,7 @@ import psutil
 from bbtune.service.state import Recorded
 
 _SAME_BIRTH_S = 1.0  # a clock that is set moves all births a little
-_POLITE_S, _FORCED_S = 15.0, 5.0
+_POLITE_S, _BEHIND_S, _FORCED_S = 15.0, 2.0, 5.0
 
 
 def start(name: str, command: Sequence[str], environment: Mapping[str, str], log: Path) -> Recorded:
@@ -68,7 +68,8 @@ def stop(processes: Iterable[Recorded]) -> list[int]:
     heads = [process for one in known if "/" not in one.name and (process := find(one))]
     everyone = _with_children(known)
     _send(heads, "terminate")
-    psutil.wait_procs(everyone, timeout=_POLITE_S if heads else 0)
+    psutil.wait_procs(heads, timeout=_POLITE_S)  # they end what they have started
+    psutil.wait_procs(everyone, timeout=_BEHIND_S if heads else 0)
     deadline = time.monotonic() + _FORCED_S
     while everyone := [process for process in {*everyone, *_with_children(known)} if _runs(process)]:
         everyone = list({*everyone, *(child for process in everyone for child in _children(process))})
