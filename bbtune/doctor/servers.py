@@ -9,11 +9,10 @@ from bbtune.doctor.finding import Finding
 from bbtune.doctor.packages import cluster_findings
 from bbtune.errors import BbtuneError, hide_credentials
 from bbtune.service.ask import ask
-from bbtune.service.cluster import refusal
 from bbtune.service.processes import find, part_of
-from bbtune.service.state import Service
-from bbtune.service.target import Target, find_target
+from bbtune.service.state import Service, read_service
 from bbtune.service.token import loose_mode
+from bbtune.submission.server import ADDRESS, find_server
 
 
 def service_finding(service: Service | None, folder: Path) -> Finding:
@@ -27,33 +26,28 @@ def service_finding(service: Service | None, folder: Path) -> Finding:
 
 
 def job_server_findings(address: str | None, folder: Path) -> list[Finding]:
-    """Whether a job server answers, to this token, and has the versions that are here."""
+    """Whether the job server that `bbtune submit` would take answers, to its token, with the versions that are here."""
+    if address is None and not os.environ.get(ADDRESS) and read_service(folder) is None:
+        return [Finding("job server", f"none: no service is up, no address is given, {ADDRESS} is not set")]
     try:
-        target = find_target(address, folder)
+        server = find_server(address, folder)
     except BbtuneError as error:
-        return [Finding("token", str(error), "correct the file, or name another: RAY_AUTH_TOKEN_PATH=FILE")]
-    if target is None:
-        return [Finding("job server", "none: no service is up, no address is given, RAY_API_SERVER_ADDRESS is not set")]
-    found = [token_finding(target)]
-    if said := refusal(target.dashboard, ask(f"{target.dashboard}/api/version", target.token)):
-        seen, _, todo = said.partition("; ")
-        return [*found, Finding("job server", seen, todo or "look at its logs")]
-    found.append(Finding("job server", f"{target.dashboard} answers"))
-    if ask(f"{target.dashboard}/api/version").ok:
-        seen = f"{target.dashboard} answers without a token, too: whoever reaches it can start jobs"
-        found.append(Finding("door", seen, "start that cluster with RAY_AUTH_MODE=token"))
-    return found + cluster_findings(ask(f"{target.dashboard}/api/v0/cluster_metadata", target.token).json())
+        seen, _, todo = str(error).partition("; ")
+        return [Finding("job server", seen, todo or "look at its logs")]
+    found = [Finding("job server", f"{server.address} answers"), token_finding(server.source)]
+    if ask(f"{server.address}/api/version").ok:
+        seen = f"{server.address} answers without a token, too: whoever reaches it can start jobs"
+        found[-1] = Finding("token", seen, "start that cluster with RAY_AUTH_MODE=token")
+    return found + cluster_findings(ask(f"{server.address}/api/v0/cluster_metadata", server.token).json())
 
 
-def token_finding(target: Target) -> Finding:
-    """Where the token was found, and whether only its owner can read it."""
-    if target.token is None:
-        return Finding("token", "none found in RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token")
-    path = Path(target.token_from)
+def token_finding(source: str) -> Finding:
+    """Whether only its owner can read the token that was found; ``source`` as `bbtune submit` names it."""
+    path = Path(source.partition("=")[2] or source)
     mode = loose_mode(path) if path.is_file() else None
     if mode is not None:
         return Finding("token", f"{path} has mode {mode}: others can use it", f"chmod 600 {path}")
-    return Finding("token", f"found ({target.token_from})")
+    return Finding("token", f"that of {source} is accepted")
 
 
 def mlflow_finding(service: Service | None) -> Finding:

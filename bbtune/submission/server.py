@@ -34,13 +34,17 @@ class Server:
     storage: Path | None = None
 
 
-def find_server(address: str | None) -> Server:
+def find_server(address: str | None, folder: Path | None = None) -> Server:
     """The job server that is meant: as said, else by the environment, else the service of this machine.
+
+    Args:
+        address: as said.
+        folder: state folder of the service, where it is another than that of the environment.
 
     Raises:
         BbtuneError: if there is none, it does not answer, or it does not take the token.
     """
-    service = read_service()
+    service = read_service(folder)
     told = address or os.environ.get(ADDRESS) or (service.dashboard if service else None)
     if told is None:
         raise BbtuneError(

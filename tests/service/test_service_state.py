@@ -12,7 +12,6 @@ from bbtune.errors import BbtuneError, ResourcesError
 from bbtune.service.lock import locked
 from bbtune.service.ports import Wanted, choose_ports, is_free
 from bbtune.service.state import Recorded, Service, forget_service, read_service, service_folder, write_service
-from bbtune.service.target import find_target
 from bbtune.service.token import loose_mode, make_token, read_token
 
 
@@ -135,36 +134,3 @@ def test_one_command_at_a_time_works_at_a_service(tmp_path):
         pass
     with locked(tmp_path):
         pass
-
-
-def test_the_service_of_this_machine_is_shown_its_own_token(service, monkeypatch):
-    write_service(service)
-    monkeypatch.delenv("RAY_API_SERVER_ADDRESS", raising=False)
-    monkeypatch.setenv("RAY_AUTH_TOKEN", "of another cluster")
-    target = find_target(folder=service.folder)
-    assert (target.dashboard, target.token) == (service.dashboard, read_token(service.token_file))
-
-
-def test_another_job_server_is_shown_the_token_of_the_environment(service, monkeypatch, tmp_path):
-    write_service(service)
-    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "head.example:8265/")
-    monkeypatch.setenv("RAY_AUTH_TOKEN", "of another cluster")
-    target = find_target(folder=service.folder)
-    assert (target.dashboard, target.token) == ("http://head.example:8265", "of another cluster")
-    assert "of another cluster" not in repr(target)
-    monkeypatch.delenv("RAY_AUTH_TOKEN")
-    (tmp_path / "other").write_text("in a file\n")
-    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "other"))
-    assert find_target(folder=service.folder).token == "in a file"
-    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "missing"))
-    assert find_target(folder=service.folder).token is None
-
-
-def test_without_service_and_address_there_is_no_job_server(monkeypatch, tmp_path):
-    monkeypatch.delenv("RAY_API_SERVER_ADDRESS", raising=False)
-    assert find_target(folder=tmp_path) is None
-
-
-def test_an_address_of_another_kind_is_told(tmp_path):
-    with pytest.raises(BbtuneError, match="expected the address of a job server"):
-        find_target("ray://head:10001", tmp_path)
