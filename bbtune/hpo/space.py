@@ -45,8 +45,10 @@ class Space:
         return None if any(place is None for place in places) else tuple(place for place in places if place is not None)
 
     def own_code(self) -> Code | None:
-        """The code of the job as it is; None where a field of it is outside the space."""
-        known = flattened(self.spec({}).model_dump(mode="json"))
+        """The code of the job as it is, everything chosen; None where a field of it is outside the space."""
+        spec = self.spec({})
+        plan = examine(spec, set())[0]
+        known = flattened((spec if plan is None else plan.spec).model_dump(mode="json"))
         return self.code({path: known.get(path) for path in self.domains})
 
     def raw(self, settings: Settings) -> dict[str, Any]:

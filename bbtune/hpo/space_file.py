@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from pydantic import Field, ValidationError
 
 from bbtune.combinations import shown
-from bbtune.errors import Fault, JobError
+from bbtune.errors import Fault, JobError, did_you_mean
 from bbtune.examine import examine
 from bbtune.hpo.domains import Domain, read_domain
 from bbtune.hpo.searchers import SEARCHERS
@@ -77,21 +77,22 @@ def read_space_file(path: str | Path) -> tuple[SpaceSpec, dict[str, Domain], lis
     """
     raw = read_yaml(path)
     faults: list[Fault] = []
+    given = raw["parameters"] if isinstance(raw.get("parameters"), dict) else {}
     try:
         spec = SpaceSpec.model_validate(raw)
     except ValidationError as error:
         faults = faults_in(error, SpaceSpec)
-        parts = raw.get("parameters")
-        spec = SpaceSpec(parameters=parts if isinstance(parts, dict) and parts else {"none": None})
+        spec = SpaceSpec(parameters=given or {"none": None})  # the rest is judged all the same
     domains = {}
-    for field, given in spec.parameters.items() if "parameters" in raw else ():
-        domain, wrong = read_domain(field, given)
+    for field, said in given.items():
+        domain, wrong = read_domain(field, said)
         wrong = _refused(field) or wrong
         faults += wrong
         if domain is not None and not wrong:
             domains[field] = domain
-    if spec.searcher not in SEARCHERS:
-        faults.append(Fault("searcher", f"expected one of {', '.join(SEARCHERS)}, got {shown(spec.searcher)}"))
+    if isinstance(name := raw.get("searcher", spec.searcher), str) and name not in SEARCHERS:
+        expected = f"expected one of {', '.join(SEARCHERS)}, got {shown(name)}"
+        faults.append(Fault("searcher", expected + did_you_mean(name, list(SEARCHERS))))
     return spec, domains, [Fault(fault.path, f"{fault.message} (space {path})") for fault in faults]
 
 

@@ -17,7 +17,7 @@ from bbtune.loop import Generation
 from bbtune.result import JOURNAL, SPEC
 from bbtune.selection import Judged
 from bbtune.session import Session, check_same_run, start_record
-from bbtune.spec import BaseJob, JobSpec
+from bbtune.spec import BaseJob, BaselineJob, JobSpec
 
 STATE = "tune"  # folder of Ray Tune's own state, below that of the study
 _PATIENCE_S = 60.0  # for a process of a study that was killed to let go of the journal
@@ -57,11 +57,13 @@ class Trials:
 
 
 def shared_evaluators(spec: BaseJob) -> BaseJob:
-    """A job whose evaluators serve all searches of the study; baselines and prompts in words have their own."""
-    if not isinstance(spec, JobSpec):
-        return spec
-    update = {"count": max(1, spec.evaluators.count), "pool": "shared"}
-    return spec.model_copy(update={"evaluators": spec.evaluators.model_copy(update=update)})
+    """A job whose evaluators serve all searches of the study; a baseline on one worker is trained by its trial."""
+    evaluators = spec.evaluators
+    if isinstance(spec, JobSpec):
+        evaluators = evaluators.model_copy(update={"count": max(1, evaluators.count), "pool": "shared"})
+    elif isinstance(spec, BaselineJob) and evaluators.count == 1:
+        evaluators = evaluators.model_copy(update={"count": 0})
+    return spec.model_copy(update={"evaluators": evaluators})
 
 
 def run_trial(spec: BaseJob, folder: Path) -> Generator[tuple[Standing, str]]:
