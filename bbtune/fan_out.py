@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bbtune.errors import BbtuneError
 from bbtune.evaluation.ray_cluster import check_cluster, import_ray, joined_cluster, last_line
+from bbtune.evaluation.shared_pool import pool_key
 from bbtune.spec import BaseJob, EvaluatorsSpec
 from bbtune.study import Member
 
@@ -28,6 +29,7 @@ def fan_out(members: Sequence[Member], work: Work) -> Iterator[Ended]:
 
     A run takes the processors of its evaluators; one without evaluators takes those of its own process. Runs begin in
     the order given, as soon as there is room. Those that ask the same endpoint take turns: its limits are for all.
+    Those that share a pool take its processors once, and one more runs at a time than the pool has evaluators.
 
     Yields:
         Runs as they end, whatever becomes of them.
@@ -40,20 +42,15 @@ def fan_out(members: Sequence[Member], work: Work) -> Iterator[Ended]:
         for member in members:
             check_cluster(ray, _whole(member.spec.evaluators))
         total = ray.cluster_resources()
-        free = {name: total.get(name, 0.0) for name in ("CPU", "GPU")}
         waiting = list(members)
-        flying: dict[Any, tuple[Member, dict[str, float]]] = {}
+        flying: dict[Any, Member] = {}
         while waiting or flying:
             # With nothing flying all is free, whatever the sums say.
-            while waiting and (_may_begin(waiting[0], [of for of, _ in flying.values()], free) or not flying):
+            while waiting and (not flying or _may_begin(waiting[0], list(flying.values()), total)):
                 member = waiting.pop(0)
-                needs = _needs(member.spec.evaluators)
-                flying[_begin(ray, work, member)] = (member, needs)
-                free = {name: free[name] - needs[name] for name in free}
+                flying[_begin(ray, work, member)] = member
             (done,), _ = ray.wait(list(flying), num_returns=1)
-            member, needs = flying.pop(done)
-            free = {name: free[name] + needs[name] for name in free}
-            yield Ended(member, _fault(ray, done))
+            yield Ended(flying.pop(done), _fault(ray, done))
 
 
 def _whole(spec: EvaluatorsSpec) -> EvaluatorsSpec:
@@ -61,24 +58,34 @@ def _whole(spec: EvaluatorsSpec) -> EvaluatorsSpec:
     return spec if spec.count else spec.model_copy(update={"count": 1, "cpus": float(spec.threads)})
 
 
-def _needs(spec: EvaluatorsSpec) -> dict[str, float]:
-    whole = _whole(spec)
-    return {"CPU": whole.cpus * whole.count, "GPU": whole.gpus * whole.count}
+def _taken(members: Sequence[Member]) -> dict[str, float]:
+    """Processors that runs take together."""
+    by_size = sorted(members, key=lambda member: member.spec.evaluators.count)  # a pool has as many as any asks for
+    owners = {_pool(member.spec) or str(member.folder): _whole(member.spec.evaluators) for member in by_size}
+    return {
+        "CPU": sum(of.cpus * of.count for of in owners.values()),
+        "GPU": sum(of.gpus * of.count for of in owners.values()),
+    }
 
 
-def _may_begin(member: Member, flying: Sequence[Member], free: dict[str, float]) -> bool:
+def _may_begin(member: Member, flying: Sequence[Member], total: Mapping[str, float]) -> bool:
     asked = _endpoints(member.spec)
-    taken = any(asked & _endpoints(other.spec) for other in flying)
-    return not taken and _fits(_needs(member.spec.evaluators), free)
+    if any(asked & _endpoints(other.spec) for other in flying):
+        return False
+    pool = _pool(member.spec)
+    if pool is not None and sum(_pool(other.spec) == pool for other in flying) > member.spec.evaluators.count:
+        return False
+    return all(taken <= total.get(name, 0.0) for name, taken in _taken([*flying, member]).items())
+
+
+def _pool(spec: BaseJob) -> str | None:
+    """What names the pool that a run shares, None for one that does not."""
+    return pool_key(spec) if spec.evaluators.pool == "shared" else None
 
 
 def _endpoints(spec: BaseJob) -> set[str]:
     """Addresses that a run asks; a server that it starts is its own."""
     return {api.base_url for api in spec.apis.values() if api.base_url is not None}
-
-
-def _fits(needs: dict[str, float], free: dict[str, float]) -> bool:
-    return all(needs[name] <= free[name] for name in needs)
 
 
 def _begin(ray: Any, work: Work, member: Member) -> Any:

@@ -166,11 +166,13 @@ MONEY = {"requests", "tokens", "dollars"}  # caps on what an API is paid, the te
 class EvaluatorsSpec(Part):
     """Where candidates are scored: ``count`` 0 in this process, else on up to that many Ray actors.
 
-    A ``shared`` pool serves all searches on the cluster that ask for the same model in the same way.
+    A ``shared`` pool serves all searches on the cluster that ask for the same model in the same way, and ends when
+    none has asked for ``idle_s``.
     """
 
     count: Annotated[int, Field(ge=0)] = 0
     pool: Literal["private", "shared"] = "private"
+    idle_s: Annotated[float, Field(gt=0)] = 120.0
     cpus: Annotated[float, Field(gt=0)] = 1
     gpus: Annotated[float, Field(ge=0)] = 0
 

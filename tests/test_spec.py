@@ -367,6 +367,7 @@ IGNORED = {
     "storage": "s3://bucket/runs",
     "evaluators.count": 3,
     "evaluators.pool": "shared",
+    "evaluators.idle_s": 5.0,
     "evaluators.gpus": 0.5,  # what the evaluators run on is backbone.device
 }
 API = {"base_url": "http://host/v1", "model": "m"}

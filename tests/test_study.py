@@ -479,3 +479,18 @@ def test_runs_that_ask_the_same_endpoint_take_turns(tmp_path: Path, tiny_task: P
         times.append((start["unix_ms"], stop["unix_ms"]))
     times.sort()
     assert all(end <= begin for (_, end), (begin, _) in itertools.pairwise(times))
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_runs_of_a_study_share_a_pool_and_leave_the_traces_that_they_leave_alone(
+    make_job: Any, tmp_path: Path, ray_cluster: Any
+) -> None:
+    found = {}
+    for pool in ("private", "shared"):
+        spec = make_job("bert", evaluators={"count": 1, "pool": pool, "idle_s": 5.0})
+        study = seeded_study(spec, [1, 2, 3], tmp_path / pool)
+        assert run_study(study, Lines()) == []
+        lines = [read_journal(member.folder / JOURNAL) for member in study.members]
+        found[pool] = [[r["loss"] for r in records if r["event"] == "scores"] for records in lines]
+    assert found["private"] == found["shared"]

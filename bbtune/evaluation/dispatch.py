@@ -21,6 +21,7 @@ LOSSES = 3  # hosts lost over one call that end its search: the call may be what
 _LOOK_S = 0.1  # between looks for slow hosts
 _SLOW = 4.0  # times the median of its siblings that a call may take before it is started elsewhere, too
 _LEAST_S = 2.0  # that any call may take
+_EACH_S = 10.0  # longest wait for what each host is asked
 _SIBLINGS = 64  # last calls of the same kind whose times are kept
 _FEW = 3  # of which nothing can be said yet
 
@@ -64,6 +65,14 @@ class _Seat:
     @property
     def is_free(self) -> bool:
         return len(self.held) < AHEAD and not self.is_slow
+
+
+async def _asked(host: Host, search: str, method: str) -> list[Any]:
+    """The answer of one host to a question that each is asked; none where it is lost."""
+    try:
+        return [await host.start(search, method, ())]
+    except Lost:
+        return []
 
 
 def _times() -> dict[str, deque[float]]:
@@ -122,12 +131,12 @@ class Dispatcher:
             self._withdraw(set(made).__contains__)
 
     async def each(self, search: str, method: str) -> list[Any]:
-        """Answers to ``method()`` of every host; one that is lost over it has none."""
-        asked = [seat.host.start(search, method, ()) for seat in self._seats]
-        found = await asyncio.gather(*asked, return_exceptions=True)
-        if others := [of for of in found if isinstance(of, BaseException) and not isinstance(of, Lost)]:
-            raise others[0]
-        return [answer for answer in found if not isinstance(answer, Lost)]
+        """Answers to ``method()`` of every host; one that is lost over it, or too slow, has none."""
+        asked = [asyncio.create_task(_asked(seat.host, search, method)) for seat in self._seats if not seat.is_slow]
+        done, slow = await asyncio.wait(asked, timeout=_EACH_S) if asked else (set(), set())
+        for task in slow:
+            task.cancel()
+        return [answer for task in asked if task in done for answer in task.result()]
 
     def fail(self, error: Exception, search: str | None = None) -> None:
         """Answer all that waits, of a search or of all, with an error."""

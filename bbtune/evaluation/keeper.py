@@ -25,15 +25,15 @@ class Keeper:
     It holds neither model nor data: references to plans pass through it, and messages of kilobytes.
 
     Args:
-        spec: of the evaluators.
-        idle_s: after which a search that asks nothing is forgotten, and the pool without one ends.
+        spec: of the evaluators, as the first search asks for them. After ``idle_s`` a search that asks nothing is
+            forgotten, and the pool without one ends.
         host: class of the evaluators.
     """
 
-    def __init__(self, spec: EvaluatorsSpec, idle_s: float, host: type[Any]) -> None:
+    def __init__(self, spec: EvaluatorsSpec, host: type[Any]) -> None:
         self._ray = import_ray()
         self._hosts = RayHosts(self._ray, spec, lambda _: None, host)
-        self._idle_s = idle_s
+        self._idle_s = spec.idle_s
         self._heard: dict[str, float] = {}  # when a search last asked
         self._joining: set[str] = set()
         self._last = time.monotonic()

@@ -20,7 +20,6 @@ from bbtune.search_plan import SearchPlan
 from bbtune.spec import BaseJob
 
 NAMESPACE = "bbtune"
-IDLE_S = 120.0  # after which a pool without searches ends
 _TRIES = 5  # to join; a pool may be ending, or be lost with its machine
 _PAUSE_S = 1.0
 _TELL_S = 10.0  # after which a wait is told
@@ -118,7 +117,7 @@ class SharedPool:
         cause: Exception | None = None
         for _ in range(_TRIES):
             try:
-                keeper = self._ray.remote(Keeper).options(**options).remote(self._spec, IDLE_S, self._host)
+                keeper = self._ray.remote(Keeper).options(**options).remote(self._spec, self._host)
                 joined = keeper.join.remote(self._search, [self._plan], self._spec.count)
                 if not self._ray.wait([joined], timeout=_TELL_S)[0]:
                     self._say(f"waiting for an evaluator of {amounts(self._spec)} of the shared pool")

