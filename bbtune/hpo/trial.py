@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
@@ -53,7 +55,8 @@ class Trials:
 
     def place(self, number: int, settings: Settings) -> Path:
         """Where a trial runs, the same whenever it is begun again."""
-        return Path(self.folder) / f"trial{number:02d}-{self.space.spec(settings).spec_hash[:8]}"
+        said = json.dumps([self.space.spec({}).spec_hash, settings], sort_keys=True)
+        return Path(self.folder) / f"trial{number:02d}-{hashlib.sha256(said.encode()).hexdigest()[:8]}"
 
 
 def shared_evaluators(spec: BaseJob) -> BaseJob:

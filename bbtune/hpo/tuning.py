@@ -70,7 +70,7 @@ def tune(study: HpoStudy, folder: Path, show: Show) -> Tuned:
 
 def _run(study: HpoStudy, folder: Path, record: StudyRecord, show: Show, tracker: StudyTracker | None) -> None:
     ray = import_ray()
-    _private(folder / STATE)
+    private_folder(folder / STATE)
     try:
         from bbtune.hpo.ray_tune import Course, run_trials
     except ModuleNotFoundError as error:
@@ -137,7 +137,7 @@ def _same_study(study: HpoStudy, journal: Journal) -> None:
         raise BbtuneError(f"{folder} holds a study that began otherwise ({'; '.join(changed)}); give another --out")
 
 
-def _private(folder: Path) -> None:
+def private_folder(folder: Path) -> None:
     """Tune's state is pickles, which do what they like when they are read: a folder that only its owner can write.
 
     Raises:
