@@ -7,6 +7,7 @@ from pathlib import Path
 
 from bbtune.errors import ResourcesError
 from bbtune.service.lock import locked
+from bbtune.service.parts import mark_of
 from bbtune.service.processes import stop
 from bbtune.service.state import Service, forget_service, read_service
 
@@ -23,7 +24,7 @@ def take_down(folder: Path) -> Service | None:
         service = read_service(folder)
         if service is None:
             return None
-        if left := stop(service.processes):
+        if left := stop(service.processes, mark_of(service)):
             raise ResourcesError(f"processes {left} of the service do not end; end them by hand, then: bbtune down")
         clear(service)
     return service

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from bbtune.service.ask import ask
 from bbtune.service.ports import HOST
+from bbtune.service.processes import MARK
 from bbtune.service.state import FOLDER, Service
 from bbtune.service.token import read_token
 
@@ -82,8 +83,14 @@ def _ray_environment(service: Service, ports: Mapping[str, int]) -> dict[str, st
         "DASHBOARD_METRIC_PORT": str(ports["dashboard_metrics"]),
         "MLFLOW_TRACKING_URI": service.mlflow,
         FOLDER: str(service.folder),
+        MARK: mark_of(service),
         STORAGE: str(service.storage),
     }
+
+
+def mark_of(service: Service) -> str:
+    """What processes of this one service alone have in their environment: no two have the same folder there."""
+    return str(service.temp)
 
 
 def mlflow_server(service: Service, port: int) -> Part:

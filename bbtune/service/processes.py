@@ -12,6 +12,7 @@ import psutil
 
 from bbtune.service.state import Recorded
 
+MARK = "BBTUNE_SERVICE_MARK"  # environment of all that a Ray head starts, jobs too
 _SAME_BIRTH_S = 1.0  # a clock that is set moves all births a little
 _POLITE_S, _BEHIND_S, _FORCED_S = 15.0, 2.0, 5.0
 
@@ -62,16 +63,21 @@ def part_of(recorded: Recorded) -> str:
     return recorded.name.partition("/")[0]
 
 
-def stop(processes: Iterable[Recorded]) -> list[int]:
-    """End processes and all below them: asked first, then made to; returns the ids that would not end."""
+def stop(processes: Iterable[Recorded], mark: str | None = None) -> list[int]:
+    """End processes and all below them: asked first, then made to; returns the ids that would not end.
+
+    Args:
+        processes: on record.
+        mark: also those whose environment has it: a job whose parents were killed is below none of ours any more.
+    """
     known = list(processes)
     heads = [process for one in known if "/" not in one.name and (process := find(one))]
-    everyone = _with_children(known)
+    everyone = _with_children(known, mark)
     _send(heads, "terminate")
     psutil.wait_procs(heads, timeout=_POLITE_S)  # they end what they have started
     psutil.wait_procs(everyone, timeout=_BEHIND_S if heads else 0)
     deadline = time.monotonic() + _FORCED_S
-    while everyone := [process for process in {*everyone, *_with_children(known)} if _runs(process)]:
+    while everyone := [process for process in {*everyone, *_with_children(known, mark)} if _runs(process)]:
         everyone = list({*everyone, *(child for process in everyone for child in _children(process))})
         _send(everyone, "kill")
         psutil.wait_procs(everyone, timeout=1.0)
@@ -80,10 +86,22 @@ def stop(processes: Iterable[Recorded]) -> list[int]:
     return sorted(process.pid for process in everyone if _runs(process))
 
 
-def _with_children(known: Iterable[Recorded]) -> list[psutil.Process]:
-    """The processes on record that run, and all below them, each once."""
-    alive = [process for one in known if (process := find(one))]
+def _with_children(known: Iterable[Recorded], mark: str | None) -> list[psutil.Process]:
+    """The processes on record that run, those that have the mark, and all below them, each once."""
+    alive = [process for one in known if (process := find(one))] + (_marked(mark) if mark else [])
     return list({*alive, *(child for process in alive for child in _children(process))})
+
+
+def _marked(mark: str) -> list[psutil.Process]:
+    """Processes that have inherited the mark, this one left out."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.pid != os.getpid() and process.environ().get(MARK) == mark:
+                found.append(process)
+        except (psutil.Error, OSError):  # ended, or another user's
+            continue
+    return found
 
 
 def _children(process: psutil.Process) -> list[psutil.Process]:

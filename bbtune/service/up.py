@@ -14,7 +14,7 @@ from bbtune.errors import BbtuneError, ResourcesError
 from bbtune.service.down import clear
 from bbtune.service.lock import locked
 from bbtune.service.log import last_lines, log_of
-from bbtune.service.parts import MLFLOW, RAY, Part, is_ready, mlflow_server, ray_head
+from bbtune.service.parts import MLFLOW, RAY, Part, is_ready, mark_of, mlflow_server, ray_head
 from bbtune.service.ports import HOST, Wanted, choose_ports
 from bbtune.service.processes import below, find, part_of, start, stop
 from bbtune.service.state import Recorded, Service, read_service, write_service
@@ -103,7 +103,7 @@ def _same_ports(service: Service, missing: list[str]) -> Wanted:
 def _without(service: Service, missing: list[str]) -> Service:
     """The service without what is left of dead parts, which is ended."""
     dead = [one for one in service.processes if part_of(one) in missing]
-    if left := stop(dead):
+    if left := stop(dead, mark_of(service) if RAY in missing else None):
         raise ResourcesError(f"processes {left} of the service that died do not end; end them by hand, then: bbtune up")
     return replace(service, processes=tuple(one for one in service.processes if one not in dead))
 
@@ -122,7 +122,7 @@ def _all_or_nothing(service: Service, old: Service | None) -> Iterator[Callable[
     try:
         yield begin
     except BaseException:
-        left = stop(begun)
+        left = stop(begun, mark_of(service) if any(one.name == RAY for one in begun) else None)
         if old is not None:
             write_service(old)
         elif not left:

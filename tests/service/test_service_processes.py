@@ -14,7 +14,7 @@ import pytest
 from processes import is_running
 
 from bbtune.service.down import take_down
-from bbtune.service.processes import below, find, start, stop
+from bbtune.service.processes import MARK, below, find, start, stop
 from bbtune.service.state import Recorded, Service, write_service
 
 _PARENT = """
@@ -80,6 +80,19 @@ def test_the_log_of_the_time_before_is_kept(log):
     for _ in range(2):
         stop([begun("import time; print(time.time(), flush=True); time.sleep(600)", log)])
     assert log.with_suffix(".old").read_text() < log.read_text()
+
+
+def test_what_has_the_mark_of_a_service_is_ended_though_nothing_on_record_leads_to_it(stranger):
+    with subprocess.Popen(
+        [sys.executable, "-c", "import time; time.sleep(600)"], env={**os.environ, MARK: "/tmp/bbt-one"}
+    ) as orphan:
+        while not psutil.Process(orphan.pid).environ():
+            time.sleep(0.02)
+        assert stop([], "/tmp/bbt-other") == []
+        assert orphan.poll() is None
+        assert stop([], "/tmp/bbt-one") == []
+        assert orphan.wait(timeout=5) is not None
+    assert stranger.poll() is None
 
 
 @pytest.fixture
