@@ -16,6 +16,7 @@ from bbtune.errors import BbtuneError, did_you_mean
 from bbtune.submission.server import Server
 
 _OVER = {"SUCCEEDED", "FAILED", "STOPPED"}
+_LOUD = ("ray", "ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk")
 _LOOK_S = 0.5
 _SETTLE_S = 10.0  # after the last line of a log, until the state of its job is final
 _STOP_S = 45.0  # a job has 30 to end by itself
@@ -62,8 +63,8 @@ class RayJobs:
         with self._told():
             from ray.job_submission import JobSubmissionClient
 
-            for logger in ("ray", "ray.dashboard.modules.dashboard_sdk"):
-                logging.getLogger(logger).setLevel(logging.ERROR)
+            for module in _LOUD:
+                logging.getLogger(module).setLevel(logging.ERROR)
             self._client = JobSubmissionClient(server.address, headers=headers)
 
     def submit(
