@@ -61,6 +61,7 @@ class _Seat:
     is_slow: bool = False
     answered: int = 0
     at: _Call | None = None  # what it was working on when it was lost
+    loss: str = ""
 
     @property
     def is_free(self) -> bool:
@@ -101,8 +102,8 @@ class Dispatcher:
         held = {call.search for seat in self._seats for call in seat.held}
         return held | {search for search, calls in self._waiting.items() if calls}
 
-    async def serve(self, host: Host) -> int:
-        """Let a host take part until it is lost; returns how many calls it has answered."""
+    async def serve(self, host: Host) -> tuple[int, str]:
+        """Let a host take part until it is lost; returns how many calls it has answered, and how it was lost."""
         seat = _Seat(host)
         self._seats.append(seat)
         self._hand_out()
@@ -110,7 +111,7 @@ class Dispatcher:
             await seat.gone.wait()
         finally:
             self._leave(seat)
-        return seat.answered
+        return seat.answered, seat.loss
 
     async def run(self, search: str, method: str, calls: Sequence[Arguments]) -> list[Any]:
         """Answers to ``method(*call)`` for each call, in the order of the calls.
@@ -202,7 +203,7 @@ class Dispatcher:
     def _lost(self, seat: _Seat, call: _Call, loss: Lost) -> None:
         """Let others do what a lost host has not answered; only the call that it was at may have to do with it."""
         if seat in self._seats:
-            seat.at = seat.held[0]
+            seat.at, seat.loss = seat.held[0], str(loss)
             self._leave(seat)
         call.losses += seat.at is call
         call.starts -= 1

@@ -137,26 +137,27 @@ class RayHosts:
         """Keep one actor at work, the next when it is lost."""
         place = asyncio.current_task()
         assert place is not None  # for mypy
-        deaths = 0
+        deaths, reason = 0, ""
         while deaths < _DEATHS:
+            if reason:
+                self._say(f"an evaluator was lost ({reason}), another takes its place")
             host = self._places[place] = RayHost(self._ray, self._kind, self._spec)
-            answered, reason = 0, ""
+            answered = 0
             try:
                 await host.placed()
                 for search in list(self._plans):
                     await self._prepare(host, search)
-                answered = await self._calls.serve(host)
+                answered, reason = await self._calls.serve(host)
             except Lost as loss:
                 reason = str(loss)
             host.kill()
             deaths = 0 if answered else deaths + 1
-            self._say(f"an evaluator was lost{f' ({reason})' if reason else ''}, another takes its place")
         self._places.pop(place)
         if not self._places:
             self._fail(
                 EvaluationError(
-                    f"{_DEATHS} evaluators in a row died before they gave a result (out of memory?); nothing is lost: "
-                    f"{FEWER} or use a smaller model, then bbtune resume"
+                    f"{_DEATHS} evaluators in a row died before they gave a result ({reason}; out of memory?); nothing "
+                    f"is lost: {FEWER} or use a smaller model, then bbtune resume"
                 )
             )
 
