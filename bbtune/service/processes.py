@@ -14,7 +14,7 @@ from bbtune.service.state import Recorded
 
 MARK = "BBTUNE_SERVICE_MARK"  # environment of all that a Ray head starts, jobs too
 _SAME_BIRTH_S = 1.0  # a clock that is set moves all births a little
-_POLITE_S, _BEHIND_S, _FORCED_S = 15.0, 2.0, 5.0
+_POLITE_S, _BEHIND_S, _FORCED_S = 8.0, 1.0, 5.0
 
 
 def start(name: str, command: Sequence[str], environment: Mapping[str, str], log: Path) -> Recorded:
