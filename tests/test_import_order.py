@@ -63,14 +63,20 @@ FOREIGN = {
 HOMES = {
     "fsspec": {"storage/remote.py"},
     "mlflow": {"mlflow_store.py", "mlflow_optimizer.py"},
-    "ray": {"evaluation/ray_cluster.py", "baselines/ray_train.py", "hpo/ray_tune.py", "submission/ray_jobs.py"},
+    "ray": {
+        "evaluation/ray_cluster.py",
+        "baselines/ray_train.py",
+        "hpo/ray_tune.py",
+        "hpo/tune_parts.py",
+        "submission/ray_jobs.py",
+    },
     "cma": {"optimizers/cma.py"},
     "openai": {"endpoint/client.py"},
     "tenacity": {"endpoint/patience.py"},
     "xllamacpp": {"endpoint/serve.py"},
     "peft": {"baselines/learner.py"},
-    "optuna": {"hpo/searchers.py"},
-    "bayes_opt": {"hpo/searchers.py"},
+    "optuna": {"hpo/searchers/optuna.py"},
+    "bayes_opt": {"hpo/searchers/bayes.py"},
     "setfit": {"baselines/setfit.py"},
 }
 HEAVY = ["torch", "ray", "mlflow", "cma", "nevergrad", "transformers", "scipy", "matplotlib", "pandas"]

@@ -10,7 +10,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from bbtune.hpo.searchers import Code, Searcher
+from bbtune.hpo.searchers.base import Code, Searcher
 from bbtune.hpo.space import Settings, Space
 from bbtune.journal import Journal, Record, now_ms
 from bbtune.selection import NOTHING_YET, Judged, is_better

@@ -12,7 +12,7 @@ from bbtune.combinations import shown
 from bbtune.errors import Fault, JobError
 from bbtune.examine import examine
 from bbtune.hpo.domains import Choice, Domain, Number
-from bbtune.hpo.searchers import Code
+from bbtune.hpo.searchers.base import Code
 from bbtune.jobfile import parse_job
 from bbtune.spec import BaseJob, flattened, merged
 

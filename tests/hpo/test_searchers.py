@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bbtune.errors import OptimizerError
-from bbtune.hpo.searchers import SEARCHERS, BayesianSearcher, Code
+from bbtune.hpo.searchers import SEARCHERS, BayesianSearcher
+from bbtune.hpo.searchers.base import Code
 
 SIZES = (0, 3, 0)
 
