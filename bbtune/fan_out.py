@@ -13,6 +13,8 @@ from bbtune.evaluation.shared_pool import pool_key
 from bbtune.spec import BaseJob, EvaluatorsSpec
 from bbtune.study import Member
 
+_LOSSES = 2  # of a run's process or machine, after each of which it goes on elsewhere
+
 Work = Callable[[BaseJob, Path], None]
 
 
@@ -91,11 +93,14 @@ def _endpoints(spec: BaseJob) -> set[str]:
 def _begin(ray: Any, work: Work, member: Member) -> Any:
     """Start one run; one with evaluators leaves the processors to them.
 
-    Its process ends with it: what an earlier run left in memory would count as its own.
+    Its process ends with it: what an earlier run left in memory would count as its own. Where the process or its
+    machine is lost, Ray starts it elsewhere, and it goes on from its journal.
     """
     spec = member.spec.evaluators
     own = {"num_cpus": 0} if spec.count else {"num_cpus": spec.threads, "num_gpus": spec.gpus}
-    return ray.remote(max_calls=1, max_retries=0, **own)(_run).remote(work, member.spec, str(member.folder.absolute()))
+    return ray.remote(max_calls=1, max_retries=_LOSSES, **own)(_run).remote(
+        work, member.spec, str(member.folder.absolute())
+    )
 
 
 def _run(work: Work, spec: BaseJob, folder: str) -> None:

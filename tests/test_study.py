@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import shutil
+import signal
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from processes import ids_of
 from rich.console import Console
 from scripted_upstream import ScriptedUpstream
 from text_runs import job_of
 from typer.testing import CliRunner
 
+from bbtune import api
 from bbtune.cli import app
 from bbtune.errors import BbtuneError, JobError, TrackingError
 from bbtune.journal import read_journal
@@ -359,6 +365,30 @@ def test_a_run_that_fails_stops_no_other_and_is_told(suite: Path, tmp_path: Path
     assert str(bad) in fault
     assert "holds files that are no run" in fault
     assert [member.is_done for member in study.members] == [False, True, True, True]
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_run_whose_process_is_killed_goes_on_in_another(make_job: Any, tmp_path: Path, ray_cluster: Any) -> None:
+    spec = make_job("bert", budget={"evaluations": 2001})
+    study = seeded_study(spec, [1], tmp_path / "out")
+    (member,) = study.members
+    killed: list[int] = []
+
+    def kill() -> None:
+        while not (member.folder / JOURNAL).is_file() or len(read_journal(member.folder / JOURNAL)) < 50:
+            time.sleep(0.05)
+        killed.extend(ids_of("ray::_run"))
+        os.kill(killed[0], signal.SIGKILL)
+
+    saboteur = threading.Thread(target=kill)
+    saboteur.start()
+    assert run_study(study, Lines()) == []
+    saboteur.join()
+    assert len(killed) == 1
+    api.run(spec.with_seed(1), tmp_path / "alone")
+    alone, cut = (TuneResult.load(folder) for folder in (tmp_path / "alone", member.folder))
+    assert cut.learned["z"].tobytes() == alone.learned["z"].tobytes()
 
 
 @pytest.mark.ray
