@@ -28,8 +28,8 @@ def _told(url: str) -> Iterator[None]:
         reason = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
         raise JournalError(
             f"{url}: cannot be read or written ({hide_credentials(reason)}); what was written is kept there: see "
-            "that the address is right, that its server is up and that the environment has the credentials, then run "
-            "the same command again"
+            "that the address is right, that its server is up and that the environment has the credentials; go on with "
+            "bbtune resume, or submit the job again"
         ) from error
 
 

@@ -26,12 +26,13 @@ def submit(jobs: RayJobs, work: Work, environment: Path | None, asked_id: str | 
     Raises:
         BbtuneError: if the same work is queued or running, or a job has the id already.
     """
-    id = free_id(work.id, jobs.all(), asked_id)
     metadata = {_WORK: work.id, "bbtune.hash": work.digest, "bbtune.version": bbtune.__version__}
     with tempfile.TemporaryDirectory(prefix="bbtune-") as name:
         folder = Path(name)
+        wanted = runtime_env(environment, folder)
+        id = free_id(work.id, jobs.all(), asked_id)
         fill_folder(work, folder)
-        jobs.submit(id, work.entrypoint, runtime_env(environment, folder), metadata, work.room)
+        jobs.submit(id, work.entrypoint, wanted, metadata, work.room)
     return id
 
 
