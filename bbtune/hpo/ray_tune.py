@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from ray import tune
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from bbtune.errors import BbtuneError
+from bbtune.hpo.private import private_folder
 from bbtune.hpo.progress import WATCHED, Watched
 from bbtune.hpo.space_file import AshaSpec
 from bbtune.hpo.trial import STATE, Trials, run_trial
@@ -71,8 +73,14 @@ def run_trials(watched: Watched, course: Course) -> None:
     logger = logging.getLogger("ray.tune")
     level, WATCHED[folder] = logger.level, watched
     logger.setLevel(logging.CRITICAL)  # what goes wrong is told by the record
+    state = Path(folder) / STATE
     try:
+        private_folder(state)
         _tuner(watched, course).fit()
+        if watched.record.lacks(course.count):  # Tune restores what it can of a damaged state, and says nothing
+            shutil.rmtree(state)
+            private_folder(state)
+            _tuner(watched, course).fit()
     finally:
         logger.setLevel(level)
         del WATCHED[folder]

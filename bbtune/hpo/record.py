@@ -116,6 +116,13 @@ class StudyRecord:
         self._journal.append({"event": "fault", "number": number, "fault": fault})
         self.faults[number] = fault
 
+    def lacks(self, total: int) -> bool:
+        """Whether one of so many trials has neither result nor fault, unless nothing new is left to try."""
+        done = self.ended.keys() | self.faults.keys()
+        if any(number not in done for number in range(len(self.proposals))):
+            return True
+        return len(self.proposals) < total and self.propose(len(self.proposals)) is not None
+
     def close(self) -> None:
         """No trial follows."""
         if not self.is_over:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import stat
 import uuid
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -16,7 +14,7 @@ from bbtune.hpo.record import FIRST, Ended, StudyRecord
 from bbtune.hpo.searchers import SEARCHERS
 from bbtune.hpo.study import HpoStudy
 from bbtune.hpo.tracking import StudyTracker
-from bbtune.hpo.trial import STATE, Trials, shared_evaluators
+from bbtune.hpo.trial import Trials, shared_evaluators
 from bbtune.journal import FORMAT, Journal, now_ms
 from bbtune.progress import Show
 from bbtune.result import JOURNAL, SPEC, STUDY
@@ -62,6 +60,8 @@ def tune(study: HpoStudy, folder: Path, show: Show) -> Tuned:
         with tracker or nullcontext():
             if not record.is_over:
                 _run(study, folder, record, show, tracker)
+                if record.lacks(study.trials):
+                    raise BbtuneError(f"{folder}: Ray Tune ended before its trials; the same command goes on")
                 record.close()
         if tracker is not None and tracker.problem:
             show.say(f"MLflow lacks part of the study ({tracker.problem}); the same command sends what is missing")
@@ -70,7 +70,6 @@ def tune(study: HpoStudy, folder: Path, show: Show) -> Tuned:
 
 def _run(study: HpoStudy, folder: Path, record: StudyRecord, show: Show, tracker: StudyTracker | None) -> None:
     ray = import_ray()
-    private_folder(folder / STATE)
     try:
         from bbtune.hpo.ray_tune import Course, run_trials
     except ModuleNotFoundError as error:
@@ -135,19 +134,3 @@ def _same_study(study: HpoStudy, journal: Journal) -> None:
     then = journal.records[0]["options"]
     if changed := [f"{key} {then[key]} then, {now[key]} now" for key in now if now[key] != then[key]]:
         raise BbtuneError(f"{folder} holds a study that began otherwise ({'; '.join(changed)}); give another --out")
-
-
-def private_folder(folder: Path) -> None:
-    """Tune's state is pickles, which do what they like when they are read: a folder that only its owner can write.
-
-    Raises:
-        BbtuneError: if it is somebody else's, or others may write there.
-    """
-    folder.mkdir(mode=0o700, exist_ok=True)
-    found = folder.stat(follow_symlinks=False)
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
-        raise BbtuneError(
-            f"{folder}: expected a folder of your own that no one else can write (mode 0700), because Ray Tune reads "
-            "pickles from it; delete it, the same command goes on without"
-        )
-    folder.chmod(0o700)

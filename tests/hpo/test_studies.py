@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -149,6 +150,40 @@ def _told(study: Path) -> list[list[Any]]:
     return [[trial[key] for key in ("number", "settings", "folder", "reason")] for trial in events(study, "trial")]
 
 
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
+def test_an_interrupted_study_says_how_to_go_on_and_leaves_no_process(sent, make_job, tmp_path) -> None:
+    job, path = files(make_job("bert", budget={"evaluations": 5000}), tmp_path, trials=3)
+    arguments = command(str(job), "--space", str(path), "--out", str(tmp_path / "study"))
+    environment = {**os.environ, "RAY_TMPDIR": f"/tmp/bbi{os.getpid()}"}
+    environment.pop("RAY_ADDRESS", None)
+    process = subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True)
+    deadline = time.monotonic() + 200
+    while time.monotonic() < deadline and process.poll() is None and not _in_the_middle(tmp_path / "study", 1):
+        time.sleep(0.05)
+    process.send_signal(sent)
+    _, errors = process.communicate(timeout=200)
+    assert process.returncode == 130, errors
+    assert "interrupted; the same command goes on with it" in errors
+    assert "Traceback" not in errors
+    deadline = time.monotonic() + 60
+    while (left := of_folder(environment["RAY_TMPDIR"])) and time.monotonic() < deadline:
+        time.sleep(0.5)
+    assert not left
+    shutil.rmtree(environment["RAY_TMPDIR"], ignore_errors=True)
+
+
+def of_folder(folder: str) -> list[str]:
+    """Command lines that name a folder of a Ray cluster."""
+    import psutil
+
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        line = " ".join(process.info["cmdline"] or [])
+        if f"{folder}/" in line:
+            found.append(line)
+    return found
+
+
 def _in_the_middle(study: Path, number: int) -> bool:
     """Whether a trial has begun and scored something."""
     return any(path.read_bytes().count(b"\n") > 4 for path in study.glob(f"trial{number - 1:02d}-*/{JOURNAL}"))
@@ -209,3 +244,27 @@ def test_a_folder_that_holds_something_else_is_refused(make_job, tmp_path) -> No
     (tmp_path / "study" / "notes.txt").write_text("mine")
     with pytest.raises(BbtuneError, match="expected a folder for a study; give another --out"):
         tuned(make_job("bert"), tmp_path, Options(2))
+
+
+@pytest.mark.usefixtures("ray_cluster")
+@pytest.mark.parametrize("damage", ["gone", "torn"])
+def test_without_tunes_own_state_the_study_is_the_same_and_nothing_runs_twice(damage, make_job, tmp_path) -> None:
+    options = Options(4, "optuna", concurrent=1)
+    whole, _ = tuned(make_job("bert"), tmp_path, options)
+    study = tmp_path / "study"
+    record = study / "hpo.jsonl"
+    lines = record.read_bytes().splitlines(keepends=True)
+    record.write_bytes(b"".join(lines[:-2]))  # as if it had been killed before the last trial ended
+    touched = {trial.folder: (study / trial.folder / JOURNAL).stat().st_mtime_ns for trial in whole.ended[:3]}
+    if damage == "gone":
+        shutil.rmtree(study / "tune")
+    else:
+        for path in (study / "tune").glob("experiment_state-*.json"):
+            path.write_bytes(path.read_bytes()[:100])
+    again, said = tuned(make_job("bert"), tmp_path, options)
+    assert "3 of them done already" in said[0]
+    assert [(t.settings, t.folder, t.reason) for t in again.ended] == [
+        (t.settings, t.folder, t.reason) for t in whole.ended
+    ]
+    for folder, when in touched.items():
+        assert (study / folder / JOURNAL).stat().st_mtime_ns == when

@@ -11,9 +11,9 @@ import pytest
 from spaces import space_of
 
 from bbtune.errors import BbtuneError, JobError
+from bbtune.hpo.private import private_folder
 from bbtune.hpo.record import Standing
 from bbtune.hpo.trial import Trials, run_trial, shared_evaluators
-from bbtune.hpo.tuning import private_folder
 from bbtune.jobfile import parse_job
 from bbtune.journal import read_journal
 from bbtune.result import JOURNAL
