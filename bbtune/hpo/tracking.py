@@ -5,6 +5,7 @@ All is sent from the driver, by a thread, out of what is on disk when a trial ha
 
 from __future__ import annotations
 
+import hashlib
 import json
 import threading
 from pathlib import Path
@@ -57,9 +58,11 @@ class StudyTracker:
         self._work.set()
 
     def _loop(self) -> None:
-        while not self._ending:
+        last = False
+        while not last:
             self._work.wait()
             self._work.clear()
+            last = self._ending
             try:
                 self._send()
                 self.problem = None
@@ -71,19 +74,21 @@ class StudyTracker:
         if self._parent is None:
             params = {"method": self._spec.method_name, **flat(self._spec.model_dump(mode="json"))}
             self._parent = start_group(uri, experiment, record.uid, f"hpo of {self._spec.name}", params)
-        sent = _sent(self._folder)
-        fresh = [trial for number, trial in sorted(record.ended.items()) if trial.folder not in sent]
+        where, ended = hashlib.sha256(uri.encode()).hexdigest(), list(record.ended.values())
+        sent = _sent(self._folder, where)
+        fresh = [trial for trial in ended if trial.folder not in sent]
         for trial in fresh:
             send_trial(uri, self._folder, trial, record.uid)
             sent.append(trial.folder)
-            (self._folder / SENT).write_text(json.dumps(sent) + "\n", encoding="utf-8")
+            (self._folder / SENT).write_text(json.dumps({where: sent}) + "\n", encoding="utf-8")
         if fresh:
-            Store(uri).send_metrics(self._parent, best_curve(list(record.ended.values())))
+            Store(uri).send_metrics(self._parent, best_curve(ended))
 
 
-def _sent(folder: Path) -> list[str]:
+def _sent(folder: Path, where: str) -> list[str]:
+    """Folders of the trials that MLflow has, at an address of which the hash is kept: it may hold a password."""
     path = folder / SENT
-    return list(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else []
+    return list(json.loads(path.read_text(encoding="utf-8")).get(where, [])) if path.is_file() else []
 
 
 def send_trial(uri: str, study: Path, trial: Ended, parent_uid: str) -> None:

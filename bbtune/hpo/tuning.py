@@ -62,6 +62,7 @@ def tune(study: HpoStudy, folder: Path, show: Show) -> Tuned:
                 _run(study, folder, record, show, tracker)
                 if record.lacks(study.trials):
                     raise BbtuneError(f"{folder}: Ray Tune ended before its trials; the same command goes on")
+                _found(record)  # else the same command tries what has failed again
                 record.close()
         if tracker is not None and tracker.problem:
             show.say(f"MLflow lacks part of the study ({tracker.problem}); the same command sends what is missing")
