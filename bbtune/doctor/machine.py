@@ -14,7 +14,7 @@ from bbtune.service.ports import HABIT, by_whom, is_free
 
 _GIB = 2**30
 _LEAST_DISK = 2 * _GIB  # for a run, its logs and a small model
-_LEAST_MEMORY = 2 * _GIB  # Ray takes about 1.2, MLflow 0.5
+_LEAST_MEMORY = 2 * _GIB  # the service takes about 1.1
 _FULL = 0.95  # above this share of a disk Ray refuses to put objects on it
 
 

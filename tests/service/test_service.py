@@ -181,14 +181,13 @@ def test_an_interrupted_up_leaves_nothing(state, number):
     command = [sys.executable, "-m", "bbtune", "up"]
     with subprocess.Popen(command, env=environment(BBTUNE_SERVICE=str(state)), stderr=subprocess.PIPE) as process:
         wait_until(lambda: read_service(state) is not None and len(read_service(state).processes) == 2)
-        time.sleep(3)  # Ray has begun to start its own
         service = read_service(state)
+        wait_until(lambda: len(everything_of(service)) > 3)  # Ray has begun to start its own
         before = everything_of(service)
         process.send_signal(number)
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
     assert b"interrupted" in errors
-    assert len(before) > 2
     has_stopped(state, service, before)
 
 
@@ -196,9 +195,9 @@ def test_what_a_killed_up_had_started_is_cleaned_by_down(state):
     command = [sys.executable, "-m", "bbtune", "up"]
     with subprocess.Popen(command, env=environment(BBTUNE_SERVICE=str(state)), stderr=subprocess.PIPE) as process:
         wait_until(lambda: read_service(state) is not None and len(read_service(state).processes) == 2)
-        time.sleep(3)
+        service = read_service(state)
+        wait_until(lambda: len(everything_of(service)) > 3)
         process.kill()
-    service = read_service(state)
     before = everything_of(service)
     assert bbtune(state, "down").returncode == 0
     has_stopped(state, service, before)
