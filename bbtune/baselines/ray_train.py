@@ -19,7 +19,15 @@ from bbtune.baselines.learner import Learner
 from bbtune.baselines.learners import make_learner
 from bbtune.baselines.training import learned_in, train
 from bbtune.errors import BbtuneError, EvaluationError, ResourcesError
-from bbtune.evaluation.ray_cluster import FEWER, amounts, check_cluster, import_ray, joined_cluster, last_line
+from bbtune.evaluation.ray_cluster import (
+    FEWER,
+    amounts,
+    check_cluster,
+    import_ray,
+    joined_cluster,
+    last_line,
+    on_this_machine,
+)
 from bbtune.loop import Generation
 from bbtune.method import Fitted
 from bbtune.plan import Plan
@@ -66,11 +74,9 @@ class RayTraining:
     def _run(self) -> Generator[Generation | Fitted, None, None]:
         os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")  # reports are collected at this pace
         ray = import_ray()
-        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
         with joined_cluster(ray) as owned:
             check_cluster(ray, self._plan.spec.evaluators)
-            here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+            here = on_this_machine(ray, only=True)
             inbox = ray.remote(Inbox).options(num_cpus=0, scheduling_strategy=here).remote()
             fit = _Fit(self._trainer(inbox))
             fit.start()

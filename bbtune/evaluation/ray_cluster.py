@@ -97,6 +97,13 @@ def joined_cluster(ray: Any) -> Iterator[bool]:
             ray.shutdown()
 
 
+def on_this_machine(ray: Any, only: bool) -> Any:
+    """A strategy that puts an actor where this process runs; unless ``only``, elsewhere where there it cannot be."""
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=not only)
+
+
 def check_cluster(ray: Any, spec: EvaluatorsSpec) -> None:
     """Refuse at once what the whole cluster, were it idle, could not hold.
 

@@ -14,7 +14,7 @@ import bbtune
 from bbtune.backbone.sources import read_model_card
 from bbtune.errors import BbtuneError, DeadlineReached, EvaluationError
 from bbtune.evaluation.keeper import Keeper, NotJoined
-from bbtune.evaluation.ray_cluster import amounts, check_cluster, import_ray, joined_cluster, last_line
+from bbtune.evaluation.ray_cluster import amounts, check_cluster, import_ray, joined_cluster, last_line, on_this_machine
 from bbtune.evaluation.ray_hosts import ModelHost
 from bbtune.search_plan import SearchPlan
 from bbtune.spec import BaseJob
@@ -102,9 +102,6 @@ class SharedPool:
 
     def _join(self) -> None:
         """Join the pool of this name; who comes first makes it, on a machine where a search runs."""
-        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-        here = NodeAffinitySchedulingStrategy(self._ray.get_runtime_context().get_node_id(), soft=True)
         options = {
             "name": self._name,
             "namespace": NAMESPACE,
@@ -112,7 +109,7 @@ class SharedPool:
             "lifetime": "detached",
             "num_cpus": 0,
             "max_concurrency": 1000,
-            "scheduling_strategy": here,
+            "scheduling_strategy": on_this_machine(self._ray, only=False),
         }
         cause: Exception | None = None
         for _ in range(_TRIES):
