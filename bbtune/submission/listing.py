@@ -9,6 +9,7 @@ from pathlib import Path
 from bbtune.result import JOURNAL, RESULT, SPEC, STUDY
 from bbtune.submission.ray_jobs import JobState
 
+FOLDER = "bbtune.folder"  # in the metadata of a job: its name in the storage
 _WORDS = {"PENDING": "queued"}
 _LONGEST = 90  # characters of a message
 
@@ -22,7 +23,7 @@ def table(jobs: Sequence[JobState], storage: Path | None) -> list[str]:
         (job.id, _WORDS.get(job.status, job.status.lower()), _when(job.start_ms / 1000), _short(job.message))
         for job in jobs
     ]
-    known = {job.metadata.get("bbtune.work", job.id) for job in jobs}
+    known = {job.metadata.get(FOLDER, job.id) for job in jobs}
     lines = _aligned([("ID", "STATUS", "SINCE", "MESSAGE"), *rows]) if rows else ["no jobs"]
     runs = [row for row in _runs(storage) if row[0] not in known] if storage is not None else []
     if runs:

@@ -10,10 +10,11 @@ import bbtune
 from bbtune.errors import BbtuneError
 from bbtune.submission.environment import runtime_env
 from bbtune.submission.folder import fill_folder
+from bbtune.submission.listing import FOLDER
 from bbtune.submission.ray_jobs import JobState, RayJobs
 from bbtune.submission.work import Work
 
-_WORK = "bbtune.work"
+_WORK = "bbtune.work"  # in the metadata of a job
 
 
 def submit(jobs: RayJobs, work: Work, environment: Path | None, asked_id: str | None) -> str:
@@ -26,7 +27,7 @@ def submit(jobs: RayJobs, work: Work, environment: Path | None, asked_id: str | 
     Raises:
         BbtuneError: if the same work is queued or running, or a job has the id already.
     """
-    metadata = {_WORK: work.id, "bbtune.hash": work.digest, "bbtune.version": bbtune.__version__}
+    metadata = {_WORK: work.id, FOLDER: work.folder, "bbtune.hash": work.digest, "bbtune.version": bbtune.__version__}
     with tempfile.TemporaryDirectory(prefix="bbtune-") as name:
         folder = Path(name)
         wanted = runtime_env(environment, folder)

@@ -41,8 +41,13 @@ class Work:
 
     @property
     def id(self) -> str:
-        """What tells it from other work; that of a job is the name of its run folder."""
+        """What tells it from other work."""
         return f"{self.name}-{self.digest[:8]}{'' if self.seeds is None else '-seeds'}"
+
+    @property
+    def folder(self) -> str:
+        """Name of its folder in the storage."""
+        return self.id if self.suite is None else self.name
 
     @property
     def file(self) -> str:

@@ -13,7 +13,7 @@ from bbtune.submission.submit import free_id
 
 
 def job(id: str, status: str, work: str = "tiny-01234567", message: str = "") -> JobState:
-    return JobState(id, status, message, 1_700_000_000_000, None, {"bbtune.work": work})
+    return JobState(id, status, message, 1_700_000_000_000, None, {"bbtune.work": work, "bbtune.folder": work})
 
 
 def test_the_first_attempt_has_the_name_of_the_work_and_later_ones_a_number():

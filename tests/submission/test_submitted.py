@@ -143,6 +143,7 @@ def test_nothing_secret_is_in_what_the_server_tells_of_a_job(service, make_job, 
         assert secret not in told
     assert set(details(service, "mine")["metadata"]) - {"job_submission_id"} == {
         "bbtune.work",
+        "bbtune.folder",
         "bbtune.hash",
         "bbtune.version",
     }

@@ -135,6 +135,7 @@ def test_a_suite_travels_as_its_jobs_and_stays_the_same_study(make_job, tiny_tas
     assert [(m.folder, m.spec.spec_hash) for m in there.members] == [(m.folder, m.spec.spec_hash) for m in here.members]
     assert (there.name, there.reference) == (here.name, here.reference)
     assert work.entrypoint.endswith("suite.yaml")
+    assert work.folder == "both"
 
 
 def test_every_fault_that_can_be_seen_here_is_told_at_once(job_file, tiny_task):
