@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from bbtune.backbone.sources import ModelCard, check_memory
+from bbtune.endpoint_spec import NOT_OF_THE_TRACE
 from bbtune.errors import BbtuneError, Fault, JobError, JournalError
 from bbtune.examine import examine, make_plan
 from bbtune.jobfile import load_job, parse_job, read_job
@@ -16,11 +17,14 @@ from bbtune.probing import forecast_job
 from bbtune.progress import Show
 from bbtune.result import JOURNAL, RESULT, SPEC, STUDY, TuneResult, study_hint
 from bbtune.session import Session, check_same_run, recorded_events, run_card, start_record
-from bbtune.spec import MONEY, BaseJob
+from bbtune.source_names import local_path
+from bbtune.spec import MONEY, BackboneSpec, BaseJob, TextJob
 from bbtune.storage.home import Home, fetched, home_of
 from bbtune.storage.place import Place, place_named, run_place
+from bbtune.text_spec import WriterSpec
 from bbtune.tracking import send_all
 
+_Asking = TypeVar("_Asking", BackboneSpec, WriterSpec)
 Job = BaseJob | Mapping[str, Any] | str | Path
 
 
@@ -115,7 +119,7 @@ def bring_to_end(
     """Run a job from where it stands: from its start, from where it was cut off, or not at all where it has ended.
 
     What is not of the trace is as the job says now, not as it was said when the run began; so is the place of local
-    data, whose content the journal knows.
+    data and models, whose content the journal knows.
 
     Args:
         place: of its run, or of the run that is to be.
@@ -140,7 +144,22 @@ def _moved(begun: BaseJob, now: BaseJob) -> BaseJob:
     data = {"source": now.task.source, "test": now.task.test}
     said["task"] = begun.task.model_copy(update=data)
     said["budget"] = begun.budget.model_copy(update=now.budget.model_dump(include=MONEY))
+    backbone = _with_api(begun.backbone, now.backbone)
+    if local_path(now.backbone.model) is not None:
+        backbone = backbone.model_copy(update={"model": now.backbone.model})
+    said["backbone"] = backbone
+    if isinstance(begun, TextJob) and isinstance(now, TextJob) and begun.method.writer and now.method.writer:
+        writer = _with_api(begun.method.writer, now.method.writer)
+        said["method"] = begun.method.model_copy(update={"writer": writer})
     return begun.model_copy(update=said)
+
+
+def _with_api(begun: _Asking, now: _Asking) -> _Asking:
+    """A part of a job with the pace, price and key of its API as they are said now."""
+    if begun.api is None or now.api is None:
+        return begun
+    said = {key: getattr(now.api, key) for key in NOT_OF_THE_TRACE}
+    return begun.model_copy(update={"api": begun.api.model_copy(update=said)})
 
 
 def begun_job(place: Place, overrides: Sequence[str] = ()) -> BaseJob:

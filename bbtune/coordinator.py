@@ -85,9 +85,16 @@ def _has_mlflow(spec: BaseJob) -> bool:
 
 
 def _check_storage(spec: BaseJob) -> None:
-    if not spec.storage and not os.environ.get(STORAGE):
+    """Refuse what would lie in the working folder; a path that a job names is absolute since it was submitted."""
+    if spec.storage:
+        return
+    told = os.environ.get(STORAGE)
+    why = "the working folder of a submitted job is deleted"
+    if not told:
         where = f"name a place that all machines see, here or as {STORAGE} in the environment of the cluster"
-        raise JobError([Fault("storage", f"missing; {where}: the working folder of a submitted job is deleted")])
+        raise JobError([Fault("storage", f"missing; {where}: {why}")])
+    if "://" not in told and not os.path.isabs(os.path.expandvars(os.path.expanduser(told))):
+        raise JobError([Fault(STORAGE, f"expected an absolute path in the cluster's environment, got {told}: {why}")])
 
 
 def _patiently(work: Callable[[], _Made], say: Callable[[str], None]) -> _Made:

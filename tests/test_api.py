@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from views import Witness
@@ -9,6 +11,7 @@ from views import Witness
 import bbtune
 from bbtune import api
 from bbtune.errors import BbtuneError, EvaluationError, JobError
+from bbtune.jobfile import load_job
 from bbtune.journal import read_journal
 from bbtune.optimizers import OPTIMIZERS
 from bbtune.predictor import Predictor
@@ -184,3 +187,20 @@ def test_pairs_of_texts_run_and_predict(make_job, tmp_path):
     assert predictor.predict([("a box", "a parcel")])[0].label in result.labels
     with pytest.raises(BbtuneError, match="expected a pair of texts"):
         predictor.predict(["a box"])
+
+
+def test_a_job_that_goes_on_has_pace_price_and_models_place_as_they_are_said_now():
+    pace = ["backbone.api.concurrency=3", "backbone.api.price={input: 1, output: 2}", "budget.dollars=4"]
+    api_of_writer = "{base_url: http://127.0.0.1:1/v1, model: a, price: {input: 1, output: 1}}"
+    writer = [f"method.writer={{api: {api_of_writer}}}"]
+    path = Path(__file__).parents[1] / "jobs" / "api_quickstart.yaml"
+    begun, now = load_job(path, writer), load_job(path, [*writer, *pace, "method.writer.api.concurrency=2"])
+    moved = api._moved(begun, now)
+    assert moved == now
+    assert moved.spec_hash == begun.spec_hash
+    path = path.with_name("quickstart.yaml")
+    begun, now = (
+        load_job(path, ["backbone.model=path:/here/model"]),
+        load_job(path, ["backbone.model=path:/there/model"]),
+    )
+    assert api._moved(begun, now) == now

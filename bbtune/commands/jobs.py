@@ -79,6 +79,9 @@ def stop(job: JobId, address: Address = None) -> None:
         typer.echo(f"{job} has ended before ({before.status.lower()})")
         return
     after = jobs.stop(job)
+    if after.status in {"SUCCEEDED", "FAILED"}:
+        typer.echo(f"{job} has ended by itself meanwhile ({after.status.lower()})")
+        return
     said = "stopped" if after.is_over else "told to stop, and has not ended yet"
     typer.echo(f"{job} {said}; the same bbtune submit goes on with it")
 

@@ -35,15 +35,18 @@ def choose_ports(wanted: Wanted) -> dict[str, int]:
     """A port for each part, none twice, all free at this moment.
 
     Raises:
-        ResourcesError: if a port that was asked for is taken.
+        ResourcesError: if a port that was asked for is taken, or asked for twice.
     """
     chosen: dict[str, int] = {}
+    asked = set(vars(wanted).values())
     with ExitStack() as held:  # a port that is held is not handed out a second time
         for name, habit in HABIT.items():
             told = getattr(wanted, name)
+            if told in chosen.values():  # is_free does not see it: what is held does not listen
+                raise ResourcesError(f"--port-{name}: {told} is to be that of another part; take another port")
             if told is not None and not is_free(told):
                 raise ResourcesError(f"--port-{name}: {told} is taken{by_whom(told)}; end that, or take another port")
-            chosen[name] = _hold(held, told or (habit if is_free(habit) else 0))
+            chosen[name] = _hold(held, told or (habit if habit not in asked and is_free(habit) else 0))
         for name in _OTHERS:
             chosen[name] = _hold(held, 0)
     return chosen

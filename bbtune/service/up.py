@@ -47,7 +47,7 @@ def bring_up(folder: Path, wanted: Wanted, cpus: int | None, say: Say) -> tuple[
             if not missing:
                 return old, []
             wanted, old = _same_ports(old, missing), _without(old, missing)
-        ports = choose_ports(wanted)
+        ports = _ports(wanted, old)
         service = old or _new_service(folder, ports)
         parts = {MLFLOW: mlflow_server(service, ports["mlflow"]), RAY: ray_head(service, ports, cpus)}
         with _all_or_nothing(service, old) as begin:
@@ -84,6 +84,16 @@ def _new_service(folder: Path, ports: dict[str, int]) -> Service:
         storage=storage,
         temp=Path(tempfile.mkdtemp(prefix="bbt-", dir="/tmp")),  # short: the path of a unix socket ends at 107
     )
+
+
+def _ports(wanted: Wanted, old: Service | None) -> dict[str, int]:
+    """As :func:`choose_ports`; those of a service on record cannot be asked for anew."""
+    try:
+        return choose_ports(wanted)
+    except ResourcesError as error:
+        if old is None:
+            raise
+        raise ResourcesError(f"{error} (this service has it on record until: bbtune down)") from error
 
 
 def _same_ports(service: Service, missing: list[str]) -> Wanted:

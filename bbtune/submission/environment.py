@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from bbtune.errors import Fault, JobError, did_you_mean, hide_credentials
+from bbtune.errors import BbtuneError, Fault, JobError, did_you_mean, hide_credentials
 from bbtune.yaml_text import read_yaml
 
 _KNOWN = ["py_modules", "py_executable", "pip", "uv", "conda", "container", "image_uri", "env_vars", "config"]
@@ -16,7 +16,7 @@ _OURS = {
     "working_dir": "the job and its data are the working folder",
     "excludes": "all of the working folder is needed",
 }
-_SECRET_NAME = re.compile(r"(?i)(key|token|secret|password|passwd|pwd|credential|credentials)s?$|(?i:auth)")
+_SECRET_NAME = re.compile(r"(?i)(key|token|secret|pass(word|wd|phrase)?|pwd|credential)s?$|(?i:auth)")
 _SECRET_VALUE = re.compile(r"^(sk-|AKIA|ASIA|gh[pousr]_|github_pat_|hf_|glpat-|xox[abp]-|AIza|Bearer )|-----BEGIN ")
 # Seconds that a job has to end by itself once it is stopped; Ray's own are three.
 _ALWAYS = {"RAY_JOB_STOP_WAIT_TIME_S": "30"}
@@ -30,8 +30,11 @@ def runtime_env(path: Path | None, working_dir: Path) -> dict[str, Any]:
         working_dir: with the job and its data.
 
     Raises:
-        JobError: with every fault of the file.
+        BbtuneError: if there is no such file.
+        JobError: with every fault of it.
     """
+    if path is not None and not path.is_file():
+        raise BbtuneError(f"--runtime-env: expected a YAML file, found none at {path}")
     raw = {} if path is None else read_yaml(path)
     if faults := list(_faults(raw)):
         raise JobError(faults, f"environment {path}")

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -18,6 +19,8 @@ from bbtune.submission.server import Server
 _OVER = {"SUCCEEDED", "FAILED", "STOPPED"}
 _LOUD = ("ray", "ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk")
 _LOOK_S = 0.5
+_ANSWER_S = 60.0  # that a server may take for an answer
+_SILENCE_S = 60.0  # without a line of a log, until the server is asked whether it and the job are there
 _SETTLE_S = 10.0  # after the last line of a log, until the state of its job is final
 _STOP_S = 45.0  # a job has 30 to end by itself
 
@@ -65,7 +68,10 @@ class RayJobs:
 
             for module in _LOUD:
                 logging.getLogger(module).setLevel(logging.ERROR)
+
             self._client = JobSubmissionClient(server.address, headers=headers)
+            # Ray waits for an answer for as long as the connection lives.
+            self._client._do_request = partial(self._client._do_request, timeout=_ANSWER_S)
 
     def submit(
         self,
@@ -118,17 +124,31 @@ class RayJobs:
             BbtuneError: if the connection breaks off before.
         """
 
-        async def tail() -> None:
-            async for text in self._client.tail_job_logs(id):
-                write(text)
-
         self.one(id)
         with self._told():
-            asyncio.run(tail())
+            asyncio.run(self._tail(id, write))
         state = self._settled(id, _SETTLE_S)
         if not state.is_over:
             raise BbtuneError(f"{self._address}: the log of {id} broke off; go on with: bbtune logs {id} --follow")
         return state
+
+    async def _tail(self, id: str, write: Callable[[str], None]) -> None:
+        """Hand on lines as they come; in silence the server is asked for the job, since a lost one does not hang up."""
+        lines = self._client.tail_job_logs(id)
+        coming = asyncio.ensure_future(anext(lines, None))
+        try:
+            while True:
+                await asyncio.wait({coming}, timeout=_SILENCE_S)
+                if not coming.done():
+                    if self.one(id).is_over:
+                        return
+                elif (text := coming.result()) is None:
+                    return
+                else:
+                    write(text)
+                    coming = asyncio.ensure_future(anext(lines, None))
+        finally:
+            coming.cancel()
 
     def stop(self, id: str) -> JobState:
         """End a job, and wait until it has ended; one that has stays as it is."""

@@ -61,11 +61,15 @@ def find_server(address: str | None, folder: Path | None = None) -> Server:
 
 def _url(told: str) -> str:
     url = (told if "://" in told else f"http://{told}").rstrip("/")
-    parts = urlsplit(url)
-    if hide_credentials(url) != url or parts.username:
+    if hide_credentials(url) != url:
         why = f"expected an address without user, password or key; a token goes into {_TOKEN_PATH}"
         raise BbtuneError(f"{hide_credentials(url)}: {why}")
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
+    try:
+        parts = urlsplit(url)
+        sound = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is no number, or too large; half of an IPv6 address
+        sound = False
+    if not sound:
         raise BbtuneError(f"{url}: expected the address of a job server, such as http://HOST:8265")
     return url
 

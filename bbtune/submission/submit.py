@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from bbtune.submission.listing import FOLDER
 from bbtune.submission.ray_jobs import JobState, RayJobs
 from bbtune.submission.work import Work
 
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # Ray makes a part of a path and of an address of it
 _WORK = "bbtune.work"  # in the metadata of a job
 
 
@@ -41,7 +43,7 @@ def free_id(work: str, known: Sequence[JobState], asked: str | None) -> str:
     """An id that no job has: that of the work, with a number from the second attempt on.
 
     Raises:
-        BbtuneError: if the same work is queued or running, or a job has the id that was asked for.
+        BbtuneError: if the same work is queued or running, or the id that was asked for is taken, or is none.
     """
     for job in known:
         if job.metadata.get(_WORK) == work and not job.is_over:
@@ -52,6 +54,8 @@ def free_id(work: str, known: Sequence[JobState], asked: str | None) -> str:
             )
     taken = {job.id for job in known}
     if asked is not None:
+        if not _ID.fullmatch(asked):
+            raise BbtuneError(f"--id: expected letters, digits, dots, dashes and underscores, got {asked!r}")
         if asked in taken:
             raise BbtuneError(f"--id: expected one that no job has had, {asked} is taken; see bbtune jobs")
         return asked

@@ -185,6 +185,8 @@ def test_an_interrupted_up_leaves_nothing(state, number):
         wait_until(lambda: len(everything_of(service)) > 3)  # Ray has begun to start its own
         before = everything_of(service)
         process.send_signal(number)
+        time.sleep(1)  # while it ends what it has started
+        process.send_signal(number)
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
     assert b"interrupted" in errors

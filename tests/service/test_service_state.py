@@ -10,7 +10,7 @@ import pytest
 
 from bbtune.errors import BbtuneError, ResourcesError
 from bbtune.service.lock import locked
-from bbtune.service.ports import Wanted, choose_ports, is_free
+from bbtune.service.ports import HABIT, Wanted, choose_ports, is_free
 from bbtune.service.state import Recorded, Service, forget_service, read_service, service_folder, write_service
 from bbtune.service.token import loose_mode, make_token, read_token
 
@@ -127,6 +127,25 @@ def test_a_port_that_was_asked_for_and_is_taken_is_told_with_its_owner():
         port = taken.getsockname()[1]
         with pytest.raises(ResourcesError, match=rf"--port-mlflow: {port} is taken by process \d+ \(.*another port"):
             choose_ports(Wanted(mlflow=port))
+
+
+def test_a_port_that_is_asked_for_is_no_other_parts():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with pytest.raises(ResourcesError, match=f"--port-mlflow: {port} is to be that of another part; take another port"):
+        choose_ports(Wanted(ray=port, mlflow=port))
+
+
+def test_a_port_of_habit_that_another_part_was_given_is_replaced(monkeypatch):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    monkeypatch.setitem(HABIT, "ray", port)
+    monkeypatch.setitem(HABIT, "mlflow", port)
+    ports = choose_ports(Wanted(dashboard=port))
+    assert ports["dashboard"] == port
+    assert list(ports.values()).count(port) == 1
 
 
 def test_one_command_at_a_time_works_at_a_service(tmp_path):

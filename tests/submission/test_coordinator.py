@@ -102,6 +102,15 @@ def test_without_a_storage_nothing_begins(make_job, tmp_path, monkeypatch):
     assert said.startswith("error: 1 fault in the job\n  storage: missing")
 
 
+@pytest.mark.parametrize("told", ["runs", "./runs"])
+def test_a_storage_that_would_lie_in_the_working_folder_is_refused(told, make_job, tmp_path, monkeypatch):
+    monkeypatch.setenv(STORAGE, told)
+    monkeypatch.chdir(working_folder(make_job("bert"), tmp_path / "job"))
+    with pytest.raises(JobError, match=f"BBTUNE_STORAGE: expected an absolute path .*, got {told}: the working folder"):
+        coordinate(Path("job.yaml"))
+    assert not Path("runs").exists()
+
+
 def test_without_an_address_mlflow_is_told_nothing_and_that_is_said(make_job, tmp_path, monkeypatch, capsys):
     spec = make_job("bert", tracking={"enabled": True})
     monkeypatch.chdir(working_folder(spec, tmp_path / "job"))

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from bbtune.errors import JobError
+from bbtune.errors import BbtuneError, JobError
 from bbtune.submission.environment import runtime_env
 
 
@@ -38,6 +38,7 @@ def test_a_file_gives_packages_and_variables(tmp_path):
         ({"HF_TOKEN": "x"}, "HF_TOKEN"),
         ({"MLFLOW_TRACKING_PASSWORD": "x"}, "MLFLOW_TRACKING_PASSWORD"),
         ({"AWS_SECRET_ACCESS_KEY": "x"}, "AWS_SECRET_ACCESS_KEY"),
+        ({"DB_PASS": "hush"}, "DB_PASS"),
         ({"PLAIN": "sk-abcdefghijk"}, "PLAIN"),
         ({"MLFLOW_TRACKING_URI": "http://me:hush@host:5000"}, "MLFLOW_TRACKING_URI"),
         ({"STORE": "AKIAIOSFODNN7EXAMPLE"}, "STORE"),
@@ -63,6 +64,11 @@ def test_all_faults_are_told_together(tmp_path):
     assert "working_dir: expected none, the job and its data are the working folder" in said
     assert 'pips: unknown key; did you mean "pip"?' in said
     assert "env_vars.N: expected text, got 1; put it in quotes" in said
+
+
+def test_a_file_that_is_not_there_is_told_by_its_option(tmp_path):
+    with pytest.raises(BbtuneError, match=f"^--runtime-env: expected a YAML file, found none at {tmp_path}/none.yaml"):
+        runtime_env(tmp_path / "none.yaml", tmp_path)
 
 
 @pytest.mark.parametrize("text", ["[1]", "pip: [", "env_vars: 3"])

@@ -38,6 +38,12 @@ def test_an_id_that_was_asked_for_is_taken_once():
         free_id("tiny-01234567", known, "mine")
 
 
+@pytest.mark.parametrize("asked", ["", "my job", "../mine", "a/b", "-x"])
+def test_an_id_that_cannot_be_part_of_a_path_is_told(asked):
+    with pytest.raises(BbtuneError, match="--id: expected letters, digits, dots, dashes and underscores, got"):
+        free_id("tiny-01234567", [], asked)
+
+
 def test_jobs_are_a_table_with_the_last_line_of_what_they_say():
     failed = "Job entrypoint command failed with exit code 2, last logs:\nerror: 1 fault\n  storage: missing\n"
     lines = table([job("a-1", "PENDING"), job("b-22", "FAILED", message=failed)], None)

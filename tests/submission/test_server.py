@@ -153,8 +153,11 @@ def test_a_server_that_says_nothing_is_given_up_after_seconds():
     assert time.monotonic() - began < 8
 
 
-@pytest.mark.parametrize("address", ["ray://host:10001", "ftp://host", "http://"])
-def test_an_address_of_another_kind_is_told(address):
+@pytest.mark.parametrize(
+    "address", ["ray://host:10001", "ftp://host", "http://", "host:abc", "host:99999", "http://[::1"]
+)
+def test_an_address_of_another_kind_is_told(address, tmp_path):
+    begin_service("http://127.0.0.1:1", tmp_path / "service")
     with pytest.raises(BbtuneError, match="expected the address of a job server, such as http://HOST:8265"):
         find_server(address)
 
