@@ -33,8 +33,11 @@ def import_ray() -> Any:
     return ray
 
 
-def start_cluster(ray: Any) -> None:
+def start_cluster(ray: Any) -> bool:
     """Join the cluster that RAY_ADDRESS names (a submitted job has it set), else start one in this process.
+
+    Returns:
+        Whether it was started here.
 
     Raises:
         ResourcesError: if no cluster answers at that address.
@@ -42,7 +45,7 @@ def start_cluster(ray: Any) -> None:
     with _own_signals():
         if address := os.environ.get("RAY_ADDRESS"):
             _join(ray, address)
-            return
+            return False
         if len(tempfile.gettempdir()) > _LONGEST_TEMP:
             os.environ.setdefault("RAY_TMPDIR", "/tmp")
         os.environ.setdefault("RAY_worker_niceness", "0")  # not less urgent than a run without actors; Ray's own is 15
@@ -50,6 +53,7 @@ def start_cluster(ray: Any) -> None:
     token = Path.home() / ".ray" / "auth_token"  # Ray writes it for all to read
     if token.is_file() and token.stat().st_uid == os.getuid():
         token.chmod(0o600)
+    return True
 
 
 def _join(ray: Any, address: str) -> None:
@@ -87,13 +91,12 @@ def _own_signals() -> Iterator[None]:
 @contextmanager
 def joined_cluster(ray: Any) -> Iterator[bool]:
     """The cluster that is there, or one that lasts as long as the context; yields whether it is such a one."""
-    owned = not ray.is_initialized()
-    if owned:
-        start_cluster(ray)
+    connected = not ray.is_initialized()
+    owned = connected and start_cluster(ray)
     try:
         yield owned
     finally:
-        if owned:
+        if connected:
             ray.shutdown()
 
 
