@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict, deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from statistics import median
@@ -38,6 +38,9 @@ class Host(Protocol):
     def start(self, search: str, method: str, arguments: Arguments) -> Awaitable[Any]:
         """Begin ``method(*arguments)`` of a search's worker; awaiting it raises Lost where the host is lost."""
 
+    def reached(self) -> Awaitable[None]:
+        """Wait until it has done all that was begun before; awaiting it raises Lost where the host is lost."""
+
 
 @dataclass(eq=False)
 class _Call:
@@ -59,21 +62,14 @@ class _Seat:
     held: deque[_Call] = field(default_factory=deque)
     since: float = 0.0  # when it began the first of them
     is_slow: bool = False
+    asked_for: _Call | None = None  # waits until the host has shown that it is there
     answered: int = 0
     at: _Call | None = None  # what it was working on when it was lost
     loss: str = ""
 
     @property
     def is_free(self) -> bool:
-        return len(self.held) < AHEAD and not self.is_slow
-
-
-async def _asked(host: Host, search: str, method: str) -> list[Any]:
-    """The answer of one host to a question that each is asked; none where it is lost."""
-    try:
-        return [await host.start(search, method, ())]
-    except Lost:
-        return []
+        return len(self.held) < AHEAD and not self.is_slow and self.asked_for is None
 
 
 def _times() -> dict[str, deque[float]]:
@@ -86,6 +82,7 @@ class Dispatcher:
     def __init__(self) -> None:
         self._seats: list[_Seat] = []
         self._waiting: dict[str, deque[_Call]] = defaultdict(deque)  # by search; the one served last stands last
+        self._open: set[_Call] = set()  # calls for which somebody waits
         self._times: dict[str, dict[str, deque[float]]] = defaultdict(_times)  # by search and method
         self._numbers = count()
         self._running: set[asyncio.Task[None]] = set()  # kept, or they might be collected
@@ -99,8 +96,7 @@ class Dispatcher:
     @property
     def searches(self) -> set[str]:
         """Those with calls that are not answered."""
-        held = {call.search for seat in self._seats for call in seat.held}
-        return held | {search for search, calls in self._waiting.items() if calls}
+        return {call.search for call in self._open}
 
     async def serve(self, host: Host) -> tuple[int, str]:
         """Let a host take part until it is lost; returns how many calls it has answered, and how it was lost."""
@@ -122,34 +118,54 @@ class Dispatcher:
         """
         loop = asyncio.get_running_loop()
         made = [_Call(next(self._numbers), search, method, call, loop.create_future()) for call in calls]
+        self._open.update(made)
         self._waiting[search].extend(made)
         if self._watch is None or self._watch.done():
             self._watch = asyncio.create_task(self._look())
         self._hand_out()
         try:
             return list(await asyncio.gather(*(call.answer for call in made)))
-        finally:  # of a search that was cut off, nothing more is begun
-            self._withdraw(set(made).__contains__)
+        finally:  # of a search that was cut off, or has failed, nothing more is begun
+            self._open.difference_update(made)
+            for call in made:
+                call.answer.cancel()
+            self._hand_out()
 
     async def each(self, search: str, method: str) -> list[Any]:
         """Answers to ``method()`` of every host; one that is lost over it, or too slow, has none."""
-        asked = [asyncio.create_task(_asked(seat.host, search, method)) for seat in self._seats if not seat.is_slow]
+        asked = [asyncio.create_task(self._told(seat.host, search, method)) for seat in self._seats if not seat.is_slow]
         done, slow = await asyncio.wait(asked, timeout=_EACH_S) if asked else (set(), set())
         for task in slow:
             task.cancel()
         return [answer for task in asked if task in done for answer in task.result()]
 
     def fail(self, error: Exception, search: str | None = None) -> None:
-        """Answer all that waits, of a search or of all, with an error."""
-        for call in [call for calls in self._waiting.values() for call in calls]:
+        """Answer all calls, of a search or of all, with an error."""
+        for call in self._open:
             if search in (None, call.search) and not call.answer.done():
                 call.answer.set_exception(error)
-        self._withdraw(lambda call: call.answer.done())
 
     def forget(self, search: str) -> None:
-        """Drop what is known of a search that has ended."""
+        """Drop what is known of a search that has ended; calls for which it still waits are cancelled."""
+        for call in self._open:
+            if call.search == search:
+                call.answer.cancel()
         self._waiting.pop(search, None)
         self._times.pop(search, None)
+
+    def lose(self, host: Host, loss: Lost) -> None:
+        """Let a host go that somebody has found lost, so that it is replaced though it has no call."""
+        for seat in [seat for seat in self._seats if seat.host is host]:
+            seat.at, seat.loss = seat.held[0] if seat.held else None, str(loss)
+            self._leave(seat)
+
+    async def _told(self, host: Host, search: str, method: str) -> list[Any]:
+        """The answer of one host to a question that each is asked; none where it is lost."""
+        try:
+            return [await host.start(search, method, ())]
+        except Lost as loss:
+            self.lose(host, loss)
+            return []
 
     def _hand_out(self) -> None:
         while (call := self._next()) is not None:
@@ -162,6 +178,7 @@ class Dispatcher:
             if not seat.held:
                 seat.since = time.monotonic()
             seat.held.append(call)
+            seat.asked_for = call if call.losses else None
             call.starts += 1
             task = asyncio.create_task(self._work(seat, call))
             self._running.add(task)
@@ -169,6 +186,9 @@ class Dispatcher:
 
     def _next(self) -> _Call | None:
         """The next call of the search that has fewest at work; of equals, of the one that was served longest ago."""
+        for calls in self._waiting.values():
+            while calls and calls[0].answer.done():  # cut off, or started twice and answered meanwhile
+                calls.popleft()
         asking = [search for search, calls in self._waiting.items() if calls]
         if not asking:
             return None
@@ -179,6 +199,10 @@ class Dispatcher:
 
     async def _work(self, seat: _Seat, call: _Call) -> None:
         try:
+            if seat.asked_for is call:  # a host that was dead before cannot have been killed by it
+                await seat.host.reached()
+                seat.asked_for = None
+                self._hand_out()
             answer = await seat.host.start(call.search, call.method, call.arguments)
         except Lost as loss:
             self._lost(seat, call, loss)
@@ -195,17 +219,15 @@ class Dispatcher:
 
     def _done(self, seat: _Seat, call: _Call) -> None:
         now = time.monotonic()
-        if not call.answer.cancelled():
+        if not call.answer.done():
             self._times[call.search][call.method].append(now - seat.since)
         seat.held.remove(call)
         seat.since, seat.is_slow = now, False
 
     def _lost(self, seat: _Seat, call: _Call, loss: Lost) -> None:
         """Let others do what a lost host has not answered; only the call that it was at may have to do with it."""
-        if seat in self._seats:
-            seat.at, seat.loss = seat.held[0], str(loss)
-            self._leave(seat)
-        call.losses += seat.at is call
+        self.lose(seat.host, loss)
+        call.losses += seat.at is call and seat.asked_for is not call
         call.starts -= 1
         seat.held.remove(call)
         if call.answer.done() or call.starts:
@@ -230,11 +252,6 @@ class Dispatcher:
             self._seats.remove(seat)
         seat.gone.set()
 
-    def _withdraw(self, which: Callable[[_Call], bool]) -> None:
-        for search, calls in self._waiting.items():
-            if any(which(call) for call in calls):
-                self._waiting[search] = deque(call for call in calls if not which(call))
-
     async def _look(self) -> None:
         """Start elsewhere, too, what takes far longer than calls of its kind, while others are idle."""
         while self.searches:
@@ -251,5 +268,5 @@ class Dispatcher:
 
     def _patience(self, call: _Call) -> float:
         """Seconds that a call may take."""
-        times = self._times[call.search][call.method]
+        times = self._times.get(call.search, {}).get(call.method, ())
         return float("inf") if len(times) < _FEW else max(_LEAST_S, _SLOW * median(times))

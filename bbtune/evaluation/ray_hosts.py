@@ -103,7 +103,8 @@ class RayHosts:
     def leave(self, search: str) -> None:
         """Let the evaluators forget a search."""
         self._plans.pop(search, None)
-        self._ready.pop(search, None)
+        if (ready := self._ready.pop(search, None)) is not None:
+            ready.cancel()  # of one that gives up while it joins
         self._calls.forget(search)
         for host in self._present():
             host.forget(search)
@@ -131,7 +132,7 @@ class RayHosts:
     def _open_place(self) -> None:
         task = asyncio.create_task(self._fill())
         self._places[task] = None
-        task.add_done_callback(_unheard)
+        task.add_done_callback(self._closed)
 
     async def _fill(self) -> None:
         """Keep one actor at work, the next when it is lost."""
@@ -148,7 +149,7 @@ class RayHosts:
                 for search in list(self._plans):
                     await self._prepare(host, search)
                 answered, reason = await self._calls.serve(host)
-            except Lost as loss:
+            except (Lost, BbtuneError) as loss:
                 reason = str(loss)
             host.kill()
             deaths = 0 if answered else deaths + 1
@@ -161,6 +162,12 @@ class RayHosts:
                 )
             )
 
+    def _closed(self, task: asyncio.Task[None]) -> None:
+        """Nobody would wait for what a place that ended by a fault of the machinery was to give."""
+        if not task.cancelled() and (fault := task.exception()) is not None:
+            self._places.pop(task, None)
+            self._fail(EvaluationError(f"an evaluator could not be kept ({last_line(fault)}); nothing is lost: resume"))
+
     async def _prepare(self, host: RayHost, search: str) -> None:
         """Load the model, if that is not done, and what a search adds to it."""
         plan, ready = self._plans.get(search), self._ready.get(search)
@@ -168,6 +175,9 @@ class RayHosts:
             return
         try:
             await host.prepare(search, plan)
+        except Lost as loss:
+            self._calls.lose(host, loss)  # the next one in its place prepares the search
+            raise
         except BbtuneError as error:
             if not ready.done():
                 ready.set_exception(error)
@@ -227,7 +237,8 @@ class RayHost:
         self._ray = ray
         faults = ray.exceptions
         self._loss = (faults.RayActorError, faults.OutOfMemoryError, faults.NodeDiedError)
-        options = {"num_cpus": spec.cpus, "num_gpus": spec.gpus, "max_restarts": 0}
+        # Ray would keep a record of every call, a hundred thousand of them, in the memory of the head.
+        options = {"num_cpus": spec.cpus, "num_gpus": spec.gpus, "max_restarts": 0, "enable_task_events": False}
         self._actor = ray.remote(kind).options(**options).remote()
         self._prepared: set[str] = set()
         self.is_placed = False
@@ -245,7 +256,16 @@ class RayHost:
 
     async def start(self, search: str, method: str, arguments: Arguments) -> Any:
         """The answer to one call."""
-        return await self._answer(self._actor.run.remote(search, method, arguments))
+        try:
+            return await self._answer(self._actor.run.remote(search, method, arguments))
+        except EvaluationError as error:
+            if not isinstance(error.__cause__, self._ray.exceptions.ObjectLostError):
+                raise
+            raise Lost("its machine is gone, and the answer with it") from error
+
+    async def reached(self) -> None:
+        """Wait until it has done what was begun before."""
+        await self._answer(self._actor.process_id.remote())
 
     def forget(self, search: str) -> None:
         """Free what a search has left there."""

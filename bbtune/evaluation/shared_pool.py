@@ -46,6 +46,7 @@ class SharedPool:
         self, plan: SearchPlan, say: Callable[[str], None] = lambda _: None, host: type[Any] = ModelHost
     ) -> None:
         self._ray = ray = import_ray()
+        self._lost = (ray.exceptions.RayActorError, ray.exceptions.ObjectLostError)
         self._spec = plan.spec.evaluators
         self._say = say
         self._host = host
@@ -86,21 +87,31 @@ class SharedPool:
         for _ in range(_TRIES):
             answer = getattr(self._keeper, what).remote(self._search, *arguments)
             try:
-                left = None if deadline is None else max(0.0, deadline - time.monotonic())
-                if not self._ray.wait([answer], timeout=left)[0]:
-                    self._ray.cancel(answer)
-                    raise DeadlineReached
-                return self._ray.get(answer)
-            except self._ray.exceptions.RayActorError as error:
+                return self._ray.get(self._waited(answer, _left(deadline)))
+            except self._lost as error:
                 self._say(f"the shared pool was lost ({last_line(error)}), joining another")
-                self._join()
+                self._join(deadline)
             except self._ray.exceptions.RayTaskError as error:
                 if not isinstance(error.cause, NotJoined):
                     raise _translated(error) from error
-                self._join()
+                self._join(deadline)
         raise EvaluationError("the shared pool was lost again and again; nothing is lost: bbtune resume")
 
-    def _join(self) -> None:
+    def _waited(self, answer: Any, seconds: float | None) -> Any:
+        """A reference to an answer that is there; what is waited for no longer ends in the pool, too.
+
+        Raises:
+            DeadlineReached: if it takes longer.
+        """
+        try:
+            if self._ray.wait([answer], timeout=seconds)[0]:
+                return answer
+            raise DeadlineReached
+        except BaseException:
+            self._ray.cancel(answer)
+            raise
+
+    def _join(self, deadline: float | None = None) -> None:
         """Join the pool of this name; who comes first makes it, on a machine where a search runs."""
         options = {
             "name": self._name,
@@ -109,21 +120,21 @@ class SharedPool:
             "lifetime": "detached",
             "num_cpus": 0,
             "max_concurrency": 1000,
+            "enable_task_events": False,
             "scheduling_strategy": on_this_machine(self._ray, only=False),
         }
         cause: Exception | None = None
         for _ in range(_TRIES):
             try:
-                keeper = self._ray.remote(Keeper).options(**options).remote(self._spec, self._host)
-                joined = keeper.join.remote(self._search, [self._plan], self._spec.count)
-                if not self._ray.wait([joined], timeout=_TELL_S)[0]:
+                self._keeper = self._ray.remote(Keeper).options(**options).remote(self._spec, self._host)
+                joined = self._keeper.join.remote(self._search, [self._plan], self._spec.count)
+                if not self._ray.wait([joined], timeout=min(_TELL_S, _left(deadline) or _TELL_S))[0]:
                     self._say(f"waiting for an evaluator of {amounts(self._spec)} of the shared pool")
-                self._say(f"sharing a pool of {self._ray.get(joined)} evaluators")
-                self._keeper = keeper
+                self._say(f"sharing a pool of {self._ray.get(self._waited(joined, _left(deadline)))} evaluators")
                 return
             except self._ray.exceptions.RayTaskError as error:
                 raise _translated(error) from error
-            except (self._ray.exceptions.RayActorError, ValueError) as error:  # it ended at this moment
+            except (*self._lost, ValueError) as error:  # it ended at this moment
                 cause = error
                 time.sleep(_PAUSE_S)
         raise EvaluationError(f"expected to join a shared pool, {_TRIES} were lost ({last_line(cause)})") from cause
@@ -140,6 +151,11 @@ def _fingerprint(plan: SearchPlan) -> str:
     """SHA-256 (hex) of that, and of the model's files."""
     files = read_model_card(plan.spec.backbone).fingerprint
     return hashlib.sha256((pool_key(plan.spec) + files).encode()).hexdigest()
+
+
+def _left(deadline: float | None) -> float | None:
+    """Seconds until a deadline, None without one."""
+    return None if deadline is None else max(0.0, deadline - time.monotonic())
 
 
 def _translated(error: Any) -> BbtuneError:

@@ -43,6 +43,15 @@ class FakeHost:
                 raise EvaluationError("cannot")
             return arguments[0] ** 2 if arguments else self
 
+    async def reached(self) -> None:
+        async with self._turn:
+            if self._dead:
+                raise Lost("a dead host")
+
+    def die(self) -> None:
+        """While nobody asks."""
+        self._dead = True
+
 
 def calls(count: int) -> list[tuple[int]]:
     return [(number,) for number in range(count)]
@@ -196,6 +205,93 @@ def test_calls_that_waited_behind_a_deadly_one_are_not_blamed():
         return answers
 
     assert asyncio.run(work()) == [number**2 for number in range(6)]
+
+
+def test_hosts_that_were_dead_before_a_call_are_not_held_against_it():
+    """As when a machine with four evaluators is lost while one of them works, or none."""
+
+    async def work() -> list[int]:
+        dispatcher, hosts = Dispatcher(), [FakeHost() for _ in range(5)]
+        for host in hosts[:4]:
+            host.die()
+        return await with_hosts(dispatcher, hosts, dispatcher.run("a", "square", calls(1)))
+
+    assert asyncio.run(work()) == [0]
+
+
+def test_a_host_that_is_found_lost_without_a_call_is_let_go():
+    async def work() -> tuple[tuple[int, str], int]:
+        dispatcher, host = Dispatcher(), FakeHost()
+        serving = asyncio.create_task(dispatcher.serve(host))
+        await asyncio.sleep(0)
+        dispatcher.lose(FakeHost(), Lost("another"))
+        assert dispatcher.hosts == 1
+        dispatcher.lose(host, Lost("its machine is gone"))
+        return await asyncio.wait_for(serving, 5), dispatcher.hosts
+
+    assert asyncio.run(work()) == ((0, "its machine is gone"), 0)
+
+
+def test_of_a_search_that_has_failed_nothing_is_begun_again_when_a_host_is_lost():
+    async def work() -> tuple[set[str], list[Any]]:
+        dispatcher, first, second = Dispatcher(), FakeHost(0.01), FakeHost()
+        serving = [asyncio.create_task(dispatcher.serve(first))]
+        with pytest.raises(EvaluationError, match="cannot"):
+            await dispatcher.run("a", "fail", calls(5))
+        first.die()  # with the second call, for which nobody waits any more
+        serving.append(asyncio.create_task(dispatcher.serve(second)))
+        await asyncio.sleep(0.1)
+        for task in serving:
+            task.cancel()
+        return dispatcher.searches, second.begun
+
+    assert asyncio.run(work()) == (set(), [])
+
+
+def test_forgetting_a_search_ends_whoever_waits_for_it_and_keeps_nothing_of_it():
+    async def work() -> Dispatcher:
+        dispatcher, host = Dispatcher(), FakeHost(0.01)
+
+        async def forgotten() -> None:
+            running = asyncio.create_task(dispatcher.run("a", "square", calls(9)))
+            await asyncio.sleep(0.03)
+            dispatcher.forget("a")
+            with pytest.raises(asyncio.CancelledError):
+                await asyncio.wait_for(running, 5)
+            assert await dispatcher.run("b", "square", calls(3)) == [0, 1, 4]  # behind what the host still held
+
+        await with_hosts(dispatcher, [host], forgotten())
+        return dispatcher
+
+    dispatcher = asyncio.run(work())
+    assert "a" not in dispatcher._times
+    assert not dispatcher.searches
+
+
+def test_a_call_that_was_answered_while_it_waited_for_a_second_host_is_not_begun_there(monkeypatch):
+    monkeypatch.setattr(dispatch, "_LEAST_S", 0.05)
+    monkeypatch.setattr(dispatch, "_LOOK_S", 0.01)
+
+    async def work() -> FakeHost:
+        dispatcher, slow = Dispatcher(), [FakeHost(hangs_at=3) for _ in range(2)]
+        late = FakeHost(hangs_at=1)
+
+        async def running() -> None:
+            await dispatcher.run("a", "square", calls(4))  # two each: how long they take is known
+            answers = asyncio.create_task(dispatcher.run("a", "square", calls(4)))
+            await asyncio.sleep(0.1)
+            serving = asyncio.create_task(dispatcher.serve(late))
+            await asyncio.sleep(0.1)  # it has two of the four calls that the slow ones hold, two wait
+            for host in (*slow, late):
+                host.released.set()
+            assert await answers == [0, 1, 4, 9]
+            await asyncio.sleep(0.05)
+            serving.cancel()
+
+        await with_hosts(dispatcher, slow, running())
+        return late
+
+    assert len(asyncio.run(work()).begun) == 2
 
 
 def test_an_error_of_one_call_is_told_and_the_hosts_stay():

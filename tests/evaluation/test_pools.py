@@ -137,6 +137,20 @@ def test_actors_that_die_again_and_again_end_the_run_in_words(make_job):
         pool.close()
 
 
+@pytest.mark.slow
+def test_evaluators_that_died_while_nobody_asked_are_not_held_against_the_next_call(make_job):
+    plan = replace(make_plan(make_job("bert", evaluators={"count": 3}))[0], product=TORCH)
+    said: list[str] = []
+    pool = RayPool(plan, said.append)
+    try:
+        for victim in pool.process_ids():
+            os.kill(victim, signal.SIGKILL)
+        assert len(pool.run("describe", [()])) == 1
+    finally:
+        pool.close()
+    assert any(line.startswith("an evaluator was lost") for line in said)
+
+
 class _Bomb:
     """Ends the process that unpickles it."""
 

@@ -18,6 +18,7 @@ from bbtune import api
 from bbtune.backbone.products import TORCH
 from bbtune.errors import BackboneError, DeadlineReached
 from bbtune.evaluation.local import LocalPool
+from bbtune.evaluation.ray_pool import RayPool
 from bbtune.evaluation.shared_pool import SharedPool
 from bbtune.examine import make_plan
 from bbtune.journal import read_journal
@@ -142,6 +143,42 @@ def test_an_evaluator_of_a_shared_pool_that_is_killed_is_replaced(make_job):
         assert np.array_equal(pool.run("candidates", asked), LocalPool(plan).run("candidates", asked))
     finally:
         pool.close()
+
+
+def test_a_search_joins_though_the_evaluator_died_while_nobody_asked(make_job):
+    first = SharedPool(plan_of(make_job("bert", evaluators=ONE)))
+    try:
+        victim = first.process_ids()[0]
+        os.kill(victim, signal.SIGKILL)
+        second = SharedPool(plan_of(make_job("bert", evaluators=ONE, seed=9)))
+        try:
+            for pool in (first, second):
+                assert len(pool.run("candidates", [(np.zeros((1, 3, 6)), "train", 0)])) == 1
+            assert victim not in second.process_ids()
+        finally:
+            second.close()
+    finally:
+        first.close()
+
+
+@pytest.mark.slow
+def test_a_search_that_is_interrupted_while_it_waits_for_room_leaves_nothing_in_the_pool(make_job, monkeypatch):
+    monkeypatch.setattr("bbtune.evaluation.shared_pool._TELL_S", 0.5)
+    taken = RayPool(plan_of(make_job("bert", evaluators={"count": 3})))
+
+    def interrupted(text: str) -> None:
+        if text.startswith("waiting for an evaluator"):
+            raise KeyboardInterrupt
+
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            SharedPool(plan_of(make_job("bert", evaluators={**ONE, "idle_s": 1.0})), interrupted)
+        until = time.monotonic() + 60
+        while ids_of("ray::Keeper") and time.monotonic() < until:
+            time.sleep(0.1)
+        assert not ids_of("ray::Keeper")
+    finally:
+        taken.close()
 
 
 def test_the_seconds_of_a_search_end_on_a_shared_pool_too(make_job):
