@@ -11,6 +11,7 @@ from bbtune.combinations import shown
 from bbtune.errors import Fault, did_you_mean
 
 _KINDS = ("int", "float", "choice")
+_MOST = 1e15  # of a number, beyond which whole ones are no longer told apart
 _DIGITS = 4  # of a float: more would be read by nobody, and decide nothing
 
 
@@ -121,7 +122,9 @@ def _number(kind: str, ends: Any, log: bool) -> tuple[Domain | None, str]:
     right = isinstance(ends, list) and len(ends) == 2
     if not right or any(isinstance(end, bool) or not isinstance(end, types) for end in ends):
         return None, f"expected [LOW, HIGH], {'whole ' if kind == 'int' else ''}numbers"
-    if not (math.isfinite(ends[0]) and math.isfinite(ends[1]) and ends[0] < ends[1]):
+    if not all(-_MOST <= end <= _MOST for end in ends):
+        return None, f"expected numbers from {-_MOST:g} to {_MOST:g}"
+    if ends[0] >= ends[1]:
         return None, "expected [LOW, HIGH] with LOW below HIGH"
     if log and ends[0] <= 0:
         return None, "expected LOW above 0 with log: true"

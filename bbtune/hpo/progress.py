@@ -52,9 +52,9 @@ class Watched:
 
     def failed(self, number: int, fault: str) -> None:
         """A trial without a result."""
-        self.record.fail(number, fault)
-        self.say(f"trial {number} failed: {fault}; {said(self.record.propose(number) or {})}")
-        self.sent()
+        if self.record.fail(number, fault):
+            self.say(f"trial {number} failed: {fault}; {said(self.record.propose(number) or {})}")
+            self.sent()
 
     def say(self, text: str) -> None:
         """One line behind how many trials are done."""
@@ -73,8 +73,13 @@ class Watched:
 
 def said(settings: dict[str, Any]) -> str:
     """Settings in a line."""
-    given = [f"{path} {value if isinstance(value, str) else json.dumps(value)}" for path, value in settings.items()]
+    given = [f"{path} {value if _is_plain(value) else json.dumps(value)}" for path, value in settings.items()]
     return ", ".join(given) or "the job as it is"
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether it is a text without line breaks."""
+    return isinstance(value, str) and value.isprintable()
 
 
 # By folder: Ray Tune makes searcher, scheduler and callback anew from pickles when it restores a study.

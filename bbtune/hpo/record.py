@@ -111,10 +111,13 @@ class StudyRecord:
         self._take(trial)
         return True
 
-    def fail(self, number: int, fault: str) -> None:
-        """Take why a trial has no result; no searcher hears of it."""
+    def fail(self, number: int, fault: str) -> bool:
+        """Take why a trial has no result; no searcher hears of it. False where it has one."""
+        if number in self.ended:
+            return False
         self._journal.append({"event": "fault", "number": number, "fault": fault})
         self.faults[number] = fault
+        return True
 
     def lacks(self, total: int) -> bool:
         """Whether one of so many trials has neither result nor fault, unless nothing new is left to try."""

@@ -76,12 +76,11 @@ class StudyTracker:
             self._parent = start_group(uri, experiment, record.uid, f"hpo of {self._spec.name}", params)
         where, ended = hashlib.sha256(uri.encode()).hexdigest(), list(record.ended.values())
         sent = _sent(self._folder, where)
-        fresh = [trial for trial in ended if trial.folder not in sent]
-        for trial in fresh:
+        for trial in [trial for trial in ended if trial.folder not in sent]:
             send_trial(uri, self._folder, trial, record.uid)
             sent.append(trial.folder)
             (self._folder / SENT).write_text(json.dumps({where: sent}) + "\n", encoding="utf-8")
-        if fresh:
+        if ended:  # whether or not a trial is new: an earlier process may have been killed before this
             Store(uri).send_metrics(self._parent, best_curve(ended))
 
 

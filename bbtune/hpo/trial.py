@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from bbtune.errors import JournalError
+from bbtune.errors import BbtuneError, JournalError
 from bbtune.examine import make_plan
 from bbtune.hpo.record import Standing
 from bbtune.hpo.space import Settings, Space
@@ -77,6 +77,7 @@ def run_trial(spec: BaseJob, folder: Path) -> Generator[tuple[Standing, str]]:
 
     Raises:
         JobError: with every fault that the settings show with data and model.
+        BbtuneError: if the budget does not last to the first generation.
     """
     folder.mkdir(parents=True, exist_ok=True)
     plan, task, card = make_plan(spec)
@@ -89,8 +90,9 @@ def run_trial(spec: BaseJob, folder: Path) -> Generator[tuple[Standing, str]]:
         selected, standing = Judged(float("inf"), 0.0, True), None
         for event in Session(folder, journal, plan, task, None).fit():
             if not isinstance(event, Generation):
-                if standing is not None:
-                    yield standing, event.reason
+                if standing is None:
+                    raise BbtuneError(f"it ended before its first generation ({event.reason}); raise the budget")
+                yield standing, event.reason
                 return
             if event.dev is not None and event.dev.selected:
                 selected = event.dev

@@ -80,6 +80,7 @@ def test_choices_tell_true_from_one_and_take_lists() -> None:
         ({"float": [2, 1]}, "parameters.x.float: expected [LOW, HIGH] with LOW below HIGH, got [2, 1]"),
         ({"float": [0, 1], "log": True}, "parameters.x.float: expected LOW above 0 with log: true"),
         ({"float": [0, float("inf")]}, "parameters.x.float: expected"),
+        ({"int": [1, 10**400]}, "parameters.x.int: expected numbers from -1e+15 to 1e+15"),
         ({"float": [0, 1], "log": "yes"}, 'parameters.x.log: expected true or false, got "yes"'),
         ({"choice": ["a"]}, "parameters.x.choice: expected a list of at least two values"),
         ({"choice": ["a", "a"]}, "parameters.x.choice: expected each value once"),

@@ -79,6 +79,14 @@ def test_the_best_settings_are_written_as_a_job_that_can_be_run(study, tmp_path)
     assert (job.evaluators, job.tracking) == (study.spec.evaluators, study.spec.tracking)
 
 
+def test_a_best_text_of_several_lines_leaves_a_job_that_can_be_run(make_job, tmp_path) -> None:
+    lines = "It was\n{text} and {mask}"
+    parameters = {"task.template": {"choice": [lines, "{text} was {mask}"]}}
+    study = read_study(*files(make_job("bert"), tmp_path, parameters=parameters), Options())
+    found = tuned(ended(0, 0.5), ended(1, 0.75, settings={"task.template": lines}))
+    assert load_job(write_best(study, found, tmp_path)).task.template == lines
+
+
 def test_the_best_and_the_job_as_it_was_are_trained_with_the_same_seeds(study, tmp_path) -> None:
     again = trained_again(study, tuned(*BETTER), tmp_path, Seeds((21, 42), ""))
     assert [member.folder.name for member in again.members] == [

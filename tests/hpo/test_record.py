@@ -84,6 +84,8 @@ def test_a_trial_without_a_result_is_no_bad_setting(make_job, tmp_path) -> None:
         assert record.faults == {0: "it broke"}
         record.end(ended(0, 0.1))
         assert not record.faults
+        assert not record.fail(0, "a second start of it, of which nobody needs to know")
+        assert not record.faults
 
 
 examples = st.integers(4, 500)

@@ -67,6 +67,22 @@ def test_trials_are_nested_below_their_study_and_sent_again_without_doubling(spe
     assert len(history(spec, children[0], "dev_score")) > 3
 
 
+def test_what_the_study_itself_lacks_is_sent_though_all_trials_are_there(spec, tmp_path, monkeypatch) -> None:
+    space = space_of(spec)
+    journal, record = record_in(tmp_path, space)
+    with journal:
+        end_trial(Trials(space, str(tmp_path)), record, 0)
+        with monkeypatch.context() as patch:
+            patch.setattr("bbtune.hpo.tracking.best_curve", lambda _: 1 / 0)  # as if it had been killed here
+            with StudyTracker(tmp_path, spec, record):
+                pass
+        with StudyTracker(tmp_path, spec, record) as tracker:
+            pass
+        assert tracker.problem is None
+    (parent,) = [run for run in runs(spec) if PARENT not in run.data.tags]
+    assert [step for step, _ in history(spec, parent, "best_dev_score")] == [1]
+
+
 def test_the_end_of_a_study_closes_its_run_with_the_chosen_settings(spec, tmp_path) -> None:
     space = space_of(spec)
     journal, record = record_in(tmp_path, space)

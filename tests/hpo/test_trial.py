@@ -40,6 +40,11 @@ def test_a_trial_says_where_it_stands_after_each_generation_and_why_it_stopped(m
     assert scores == sorted(scores)
 
 
+def test_a_trial_whose_budget_ends_before_its_first_generation_says_so(make_job, tmp_path) -> None:
+    with pytest.raises(BbtuneError, match=r"it ended before its first generation \(budget.seconds\); raise the budget"):
+        steps(make_job("bert", budget={"evaluations": None, "seconds": 1e-9}), tmp_path / "trial")
+
+
 def test_a_trial_scores_train_and_dev_and_never_test(make_job, tiny_task, tmp_path) -> None:
     other = tmp_path / "poisoned"
     shutil.copytree(tiny_task, other)
