@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -48,12 +49,16 @@ class Course:
     asha: AshaSpec | None
 
 
-def work(config: dict[str, Any], trials: Trials) -> None:
-    """What Tune calls in a process of its own: a trial, or a trial of which all is known."""
-    if (known := config.get("known")) is not None:
-        tune.report(known)
-        return
+def work(config: dict[str, Any], trials: Trials, known: Mapping[int, dict[str, Any]]) -> None:
+    """What Tune calls in a process of its own for a trial.
+
+    Args:
+        known: last reports of trials that have ended; they are not run again, whatever Tune's state says of them.
+    """
     number, settings = config["number"], config["settings"]
+    if number in known:
+        tune.report(known[number])
+        return
     folder = trials.place(number, settings)
     (folder / FAULT).unlink(missing_ok=True)
     try:
@@ -88,7 +93,9 @@ def run_trials(watched: Watched, course: Course) -> None:
 
 def _tuner(watched: Watched, course: Course) -> Any:
     folder = watched.trials.folder
-    trainable = tune.with_parameters(work, trials=watched.trials)
+    ended = watched.record.ended.items()
+    known = {number: {**asdict(trial.standing), "reason": trial.reason} for number, trial in ended}
+    trainable = tune.with_parameters(work, trials=watched.trials, known=known)
     # A trial whose evaluators do the work takes no processor, but Tune wants it to take something.
     needs = {"cpu": course.cpus, "gpu": course.gpus} if course.cpus else {"memory": 2**20}
     trainable = tune.with_resources(trainable, needs)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -33,15 +33,12 @@ class Proposals(Searcher):  # type: ignore[misc]
         return True
 
     def suggest(self, trial_id: str) -> Any:
-        """Number and settings of the next trial, and its end if it has ended already."""
-        number, record = self.next, WATCHED[self.folder].record
-        settings = record.propose(number)
+        """Number and settings of the next trial."""
+        settings = WATCHED[self.folder].record.propose(self.next)
         if settings is None:
             return Searcher.FINISHED
         self.next += 1
-        ended = record.ended.get(number)
-        known = {"known": {**asdict(ended.standing), "reason": ended.reason}} if ended else {}
-        return {"number": number, "settings": settings, **known}
+        return {"number": self.next - 1, "settings": settings}
 
     def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
         """The record hears of it from :class:`Watch`."""
@@ -70,12 +67,9 @@ class Asha(AsyncHyperBandScheduler):  # type: ignore[misc]
             self._trial_info[trial.trial_id].on_result(trial, used, value)
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        """What the rungs say, but of the job as it is; a trial whose end is known is not run again."""
-        number = trial.config["number"]
-        if number in WATCHED[self.folder].record.ended:
-            return str(TrialScheduler.STOP)
+        """What the rungs say, but of the job as it is, and of a trial that ends by itself."""
         said = str(super().on_trial_result(tune_controller, trial, result))
-        return TrialScheduler.CONTINUE if number == FIRST or result["reason"] else said
+        return TrialScheduler.CONTINUE if trial.config["number"] == FIRST or result["reason"] else said
 
 
 class Watch(tune.Callback):  # type: ignore[misc]
