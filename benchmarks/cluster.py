@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from functools import partial
+from math import ceil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -37,6 +38,7 @@ from bbtune.journal import read_journal
 from bbtune.spec import JobSpec
 
 CONSOLE = Console(width=140)
+_OVERSLEEP_S = 0.0002  # that a sleep takes longer than it should
 
 
 class Sleeper:
@@ -53,9 +55,9 @@ class Sleeper:
     def forget(self, search: str) -> None:
         """Nothing is kept."""
 
-    def run(self, search: str, method: str, arguments: tuple[Any, ...]) -> Any:
-        """One call."""
-        return getattr(self, method)(*arguments)
+    def run(self, search: str, method: str, calls: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """Some calls."""
+        return [getattr(self, method)(*call) for call in calls]
 
     def describe(self) -> str:
         """In a line."""
@@ -75,11 +77,13 @@ class Sleeper:
 
     def candidates(self, z: NDArray[np.float64], split: str, first: int, subset: Any = None) -> NDArray[np.float32]:
         """Label logits (P, N, C)."""
-        if split == "train":
-            time.sleep(self._plan.seconds * len(z))
+        until = time.perf_counter() + (self._plan.seconds * len(z) if split == "train" else 0.0)
         count = self._plan.sizes[split] if subset is None else len(subset)
         near = np.tanh(z.sum(axis=(1, 2)) / np.sqrt(z[0].size))
         logits = near[:, None, None] * np.linspace(1, 2, count)[:, None] * np.cos(np.arange(self._plan.classes))
+        time.sleep(max(0.0, until - time.perf_counter() - _OVERSLEEP_S))
+        while time.perf_counter() < until:
+            pass
         return logits.astype(np.float32)
 
     def label_logits(self, z: Any, examples: Sequence[Any]) -> NDArray[np.float32]:
@@ -139,29 +143,32 @@ def generations_of(folder: Path, skip: int = 3) -> list[tuple[int, float]]:
 
 def overhead(rounds: int, generations: int) -> None:
     """The coordinator's own cost, ask, tell, journal, messages, dev and MLflow, of a generation of 100 ms."""
-    population, actors, whole_s = 20, 4, 0.1
-    prompt_search.RayPool = sleeping(whole_s * actors / population)  # type: ignore[assignment, misc]
-    table = Table("optimizer", "MLflow", "generations", "median ms", "mean ms", "own cost, % of the generation")
+    population, whole_s = 20, 0.1
+    table = Table(
+        "actors", "optimizer", "MLflow", "generations", "median ms", "mean ms", "own cost, % of the generation"
+    )
     with tempfile.TemporaryDirectory() as folder:
         cases = [
-            (optimizer, database)
-            for optimizer in ("cma-diagonal", "spsa", "random", "gauss-newton")
+            (actors, optimizer, database)
+            for actors in (1, 2, 4)
+            for optimizer in ("cma-diagonal", "spsa", "gauss-newton")
             for database in (None, f"sqlite:///{folder}/mlflow.db")
         ]
-        found: dict[tuple[str, bool], list[list[tuple[int, float]]]] = {}
+        found: dict[tuple[int, str, bool], list[list[tuple[int, float]]]] = {}
         for number in range(rounds):
-            for optimizer, database in cases:
+            for actors, optimizer, database in cases:
+                prompt_search.RayPool = sleeping(whole_s * actors / population)  # type: ignore[assignment, misc]
                 spec = job(optimizer, actors, population, generations, database)
-                out = Path(folder) / f"{optimizer}-{database is not None}-{number}"
+                out = Path(folder) / f"{actors}-{optimizer}-{database is not None}-{number}"
                 api.run(spec, out)
-                found.setdefault((optimizer, database is not None), []).append(generations_of(out))
-        for (optimizer, tracked), runs in found.items():
-            # What a generation takes beyond its candidates' sleep, scaled to one of a whole population.
-            every = [took * population / size for run in runs for size, took in run]
-            means = [statistics.mean(took * population / size for size, took in run) for run in runs]
-            mean = statistics.median(means)
-            shown = f"{1000 * statistics.median(every):.1f}", f"{1000 * mean:.1f}", f"{100 * (mean / whole_s - 1):.1f}"
-            table.add_row(optimizer, "yes" if tracked else "no", str(len(every)), *shown)
+                found.setdefault((actors, optimizer, database is not None), []).append(generations_of(out))
+        for (actors, optimizer, tracked), runs in found.items():
+            pause = whole_s * actors / population
+            own = [[took - pause * ceil(size / actors) for size, took in run] for run in runs]
+            middle = statistics.median(seconds for run in own for seconds in run)
+            mean = statistics.median(statistics.mean(run) for run in own)
+            shown = f"{1000 * middle:.1f}", f"{1000 * mean:.1f}", f"{100 * mean / whole_s:.1f}"
+            table.add_row(str(actors), optimizer, "yes" if tracked else "no", str(sum(map(len, own))), *shown)
     CONSOLE.print(table)
 
 

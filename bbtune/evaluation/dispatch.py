@@ -11,12 +11,13 @@ from collections import defaultdict, deque
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, field
 from itertools import count
+from math import ceil
 from statistics import median
 from typing import Any, Protocol
 
 from bbtune.errors import EvaluationError
 
-AHEAD = 2  # calls that a host holds, so that it never waits for the next
+AHEAD = 2  # bundles of calls that a host holds, so that it never waits for the next
 LOSSES = 3  # hosts lost over one call that end its search: the call may be what kills them
 _LOOK_S = 0.1  # between looks for slow hosts
 _SLOW = 4.0  # times the median of its siblings that a call may take before it is started elsewhere, too
@@ -24,6 +25,7 @@ _LEAST_S = 2.0  # that any call may take
 _EACH_S = 10.0  # longest wait for what each host is asked
 _SIBLINGS = 64  # last calls of the same kind whose times are kept
 _FEW = 3  # of which nothing can be said yet
+_BUNDLE_S = 0.05  # of work in a message, beside which the message itself does not count
 
 Arguments = tuple[object, ...]
 
@@ -35,8 +37,8 @@ class Lost(Exception):
 class Host(Protocol):
     """What calls are given to; it works on them one after the other, in their order."""
 
-    def start(self, search: str, method: str, arguments: Arguments) -> Awaitable[Any]:
-        """Begin ``method(*arguments)`` of a search's worker; awaiting it raises Lost where the host is lost."""
+    def start(self, search: str, method: str, calls: Sequence[Arguments]) -> Awaitable[list[Any]]:
+        """Begin ``method(*call)`` of a search's worker for each call; awaiting it raises Lost if the host is lost."""
 
     def reached(self) -> Awaitable[None]:
         """Wait until it has done all that was begun before; awaiting it raises Lost where the host is lost."""
@@ -53,19 +55,26 @@ class _Call:
     losses: int = 0
 
 
+_Bundle = tuple[_Call, ...]  # calls of one search and method that travel together
+
+
 @dataclass(eq=False)
 class _Seat:
     """A host, and the calls that it holds in the order in which it works on them."""
 
     host: Host
     gone: asyncio.Event = field(default_factory=asyncio.Event)
-    held: deque[_Call] = field(default_factory=deque)
+    held: deque[_Bundle] = field(default_factory=deque)
     since: float = 0.0  # when it began the first of them
     is_slow: bool = False
-    asked_for: _Call | None = None  # waits until the host has shown that it is there
+    asked_for: _Bundle | None = None  # waits until the host has shown that it is there
     answered: int = 0
-    at: _Call | None = None  # what it was working on when it was lost
+    at: _Bundle | None = None  # what it was working on when it was lost
     loss: str = ""
+
+    @property
+    def calls(self) -> list[_Call]:
+        return [call for bundle in self.held for call in bundle]
 
     @property
     def is_free(self) -> bool:
@@ -162,27 +171,39 @@ class Dispatcher:
     async def _told(self, host: Host, search: str, method: str) -> list[Any]:
         """The answer of one host to a question that each is asked; none where it is lost."""
         try:
-            return [await host.start(search, method, ())]
+            return await host.start(search, method, [()])
         except Lost as loss:
             self.lose(host, loss)
             return []
 
     def _hand_out(self) -> None:
         while (call := self._next()) is not None:
-            free = [seat for seat in self._seats if seat.is_free and call not in seat.held]
+            free = [seat for seat in self._seats if seat.is_free and call not in seat.calls]
             if not free:
                 return
-            self._waiting[call.search].popleft()
-            self._waiting[call.search] = self._waiting.pop(call.search)  # its turn is over
-            seat = min(free, key=lambda seat: len(seat.held))
+            bundle = self._taken(call)
+            seat = min(free, key=lambda seat: len(seat.calls))
             if not seat.held:
                 seat.since = time.monotonic()
-            seat.held.append(call)
-            seat.asked_for = call if call.losses else None
-            call.starts += 1
-            task = asyncio.create_task(self._work(seat, call))
+            seat.held.append(bundle)
+            seat.asked_for = bundle if call.losses else None
+            for one in bundle:
+                one.starts += 1
+            task = asyncio.create_task(self._work(seat, bundle))
             self._running.add(task)
             task.add_done_callback(self._running.discard)
+
+    def _taken(self, first: _Call) -> _Bundle:
+        """Calls that wait, from the first on: so few that all hosts end together, no more than a message is worth."""
+        waiting, hosts = self._waiting[first.search], len(self._seats)
+        share = len(waiting) if hosts == 1 else ceil(len(waiting) / (2 * hosts))
+        times = self._times.get(first.search, {}).get(first.method, ())
+        worth = ceil(_BUNDLE_S / max(median(times), 1e-6)) if times else 1
+        bundle = [waiting.popleft()]
+        while waiting and len(bundle) < min(share, worth) and _go_together(bundle[0], waiting[0]):
+            bundle.append(waiting.popleft())
+        self._waiting[first.search] = self._waiting.pop(first.search)  # its turn is over
+        return tuple(bundle)
 
     def _next(self) -> _Call | None:
         """The next call of the search that has fewest at work; of equals, of the one that was served longest ago."""
@@ -194,53 +215,58 @@ class Dispatcher:
             return None
         if len(asking) == 1:
             return self._waiting[asking[0]][0]
-        at_work = [call.search for seat in self._seats for call in seat.held]
+        at_work = [call.search for seat in self._seats for call in seat.calls]
         return self._waiting[min(asking, key=at_work.count)][0]
 
-    async def _work(self, seat: _Seat, call: _Call) -> None:
+    async def _work(self, seat: _Seat, bundle: _Bundle) -> None:
+        search, method = bundle[0].search, bundle[0].method
         try:
-            if seat.asked_for is call:  # a host that was dead before cannot have been killed by it
+            if seat.asked_for is bundle:  # a host that was dead before cannot have been killed by it
                 await seat.host.reached()
                 seat.asked_for = None
                 self._hand_out()
-            answer = await seat.host.start(call.search, call.method, call.arguments)
+            answers = await seat.host.start(search, method, [call.arguments for call in bundle])
         except Lost as loss:
-            self._lost(seat, call, loss)
-        except Exception as error:  # of the call, or of the host's machinery: for whoever asked
-            self._done(seat, call)
-            if not call.answer.done():
-                call.answer.set_exception(error)
+            self._lost(seat, bundle, loss)
+        except Exception as error:  # of a call, or of the host's machinery: for whoever asked
+            self._done(seat, bundle)
+            for call in bundle:
+                if not call.answer.done():
+                    call.answer.set_exception(error)
         else:
-            seat.answered += 1
-            self._done(seat, call)
-            if not call.answer.done():  # else it was started twice, and the other was quicker
-                call.answer.set_result(answer)
+            seat.answered += len(bundle)
+            self._done(seat, bundle)
+            for call, answer in zip(bundle, answers, strict=True):
+                if not call.answer.done():  # else it was started twice, and the other was quicker
+                    call.answer.set_result(answer)
         self._hand_out()
 
-    def _done(self, seat: _Seat, call: _Call) -> None:
+    def _done(self, seat: _Seat, bundle: _Bundle) -> None:
         now = time.monotonic()
-        if not call.answer.done():
-            self._times[call.search][call.method].append(now - seat.since)
-        seat.held.remove(call)
+        if not all(call.answer.done() for call in bundle):
+            self._times[bundle[0].search][bundle[0].method].append((now - seat.since) / len(bundle))
+        seat.held.remove(bundle)
         seat.since, seat.is_slow = now, False
 
-    def _lost(self, seat: _Seat, call: _Call, loss: Lost) -> None:
-        """Let others do what a lost host has not answered; only the call that it was at may have to do with it."""
+    def _lost(self, seat: _Seat, bundle: _Bundle, loss: Lost) -> None:
+        """Let others do what a lost host has not answered; only what it was at may have to do with the loss."""
         self.lose(seat.host, loss)
-        call.losses += seat.at is call and seat.asked_for is not call
-        call.starts -= 1
-        seat.held.remove(call)
-        if call.answer.done() or call.starts:
-            return
-        if call.losses >= LOSSES:
+        blamed = seat.at is bundle and seat.asked_for is not bundle
+        seat.held.remove(bundle)
+        for call in bundle:
+            call.losses += blamed
+            call.starts -= 1
+            if call.answer.done() or call.starts:
+                continue
+            if call.losses < LOSSES:
+                self._again(call)
+                continue
             call.answer.set_exception(
                 EvaluationError(
                     f"{call.losses} evaluators died over the same call ({loss}; out of memory?); nothing is lost: use "
                     "a smaller model or fewer evaluators on a machine (bbtune resume DIR --evaluators N)"
                 )
             )
-            return
-        self._again(call)
 
     def _again(self, call: _Call) -> None:
         """Let a call wait once more, at its old place."""
@@ -260,13 +286,18 @@ class Dispatcher:
             for seat in self._seats:
                 if seat.held and not seat.is_slow and now - seat.since > self._patience(seat.held[0]):
                     seat.is_slow = True
-            for call in [call for seat in self._seats if seat.is_slow for call in seat.held]:
+            for call in [call for seat in self._seats if seat.is_slow for call in seat.calls]:
                 is_idle = any(not other.held for other in self._seats)
                 if is_idle and call.starts == 1 and not call.answer.done() and call not in self._waiting[call.search]:
                     self._again(call)
             self._hand_out()
 
-    def _patience(self, call: _Call) -> float:
-        """Seconds that a call may take."""
-        times = self._times.get(call.search, {}).get(call.method, ())
-        return float("inf") if len(times) < _FEW else max(_LEAST_S, _SLOW * median(times))
+    def _patience(self, bundle: _Bundle) -> float:
+        """Seconds that calls may take."""
+        times = self._times.get(bundle[0].search, {}).get(bundle[0].method, ())
+        return float("inf") if len(times) < _FEW else max(_LEAST_S, _SLOW * median(times) * len(bundle))
+
+
+def _go_together(one: _Call, other: _Call) -> bool:
+    """Whether calls may share a message; one over which a host was lost, or that is started again, travels alone."""
+    return one.method == other.method and not any(of.losses or of.starts or of.answer.done() for of in (one, other))

@@ -254,10 +254,10 @@ class RayHost:
             self._prepared.add(search)
             await self._answer(self._actor.prepare.remote(search, plan))
 
-    async def start(self, search: str, method: str, arguments: Arguments) -> Any:
-        """The answer to one call."""
+    async def start(self, search: str, method: str, calls: Sequence[Arguments]) -> list[Any]:
+        """The answers to some calls, in one message."""
         try:
-            return await self._answer(self._actor.run.remote(search, method, arguments))
+            return list(await self._answer(self._actor.run.remote(search, method, calls)))
         except EvaluationError as error:
             if not isinstance(error.__cause__, self._ray.exceptions.ObjectLostError):
                 raise
@@ -321,11 +321,12 @@ class ModelHost:
             self._faults[search] = error
             raise
 
-    def run(self, search: str, method: str, arguments: Arguments) -> Any:
-        """``method(*arguments)`` of a search's worker."""
+    def run(self, search: str, method: str, calls: Sequence[Arguments]) -> list[Any]:
+        """``method(*call)`` of a search's worker for each call."""
         if search in self._faults:
             raise self._faults[search]
-        return getattr(self._workers[search], method)(*arguments)
+        work = getattr(self._workers[search], method)
+        return [work(*call) for call in calls]
 
     def forget(self, search: str) -> None:
         """Free what a search has kept; the model stays."""
