@@ -172,12 +172,12 @@ def overhead(rounds: int, generations: int) -> None:
     CONSOLE.print(table)
 
 
-def efficiency(rounds: int, seconds: Sequence[float]) -> None:
+def efficiency(rounds: int, seconds: Sequence[float], sizes: Sequence[int]) -> None:
     """Share of the actors' time in which they work, from 1 to 64."""
     table = Table("actors", "candidate ms", "population", "generations", "wall s", "efficiency %")
     for pause in seconds:
         prompt_search.RayPool = sleeping(pause)  # type: ignore[assignment, misc]
-        for actors in (1, 2, 4, 8, 16, 32, 64):
+        for actors in sizes:
             population, generations = 4 * actors, 12
             shares = []
             with tempfile.TemporaryDirectory() as folder:
@@ -199,6 +199,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--generations", type=int, default=100)
     parser.add_argument("--jobs", type=int, default=200)
+    parser.add_argument("--actors", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32, 64])
     parser.add_argument("--seconds", type=float, nargs="+", default=[0.1])
     given = parser.parse_args()
     if given.what in ("overhead", "efficiency"):
@@ -207,7 +208,7 @@ def main() -> None:
         ray.init(address="local", num_cpus=2, object_store_memory=200 * 2**20, **options)
     work = {
         "overhead": partial(overhead, given.rounds, given.generations),
-        "efficiency": partial(efficiency, given.rounds, given.seconds),
+        "efficiency": partial(efficiency, given.rounds, given.seconds, given.actors),
         "nodes": partial(nodes, given.rounds),
         "queue": partial(queue, given.jobs),
     }
