@@ -34,7 +34,7 @@ def _gone():
     """Pools end when nobody uses them."""
     yield
     until = time.monotonic() + 30
-    while ids_of("ray::Keeper") and time.monotonic() < until:
+    while ids_of("ray::Keeper") + ids_of("ray::ModelHost") and time.monotonic() < until:
         time.sleep(0.1)
     assert not ids_of("ray::Keeper")
     assert not ids_of("ray::ModelHost")
