@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bbtune.errors import BbtuneError, Fault, JobError
+from bbtune.file_lock import locked
 from bbtune.result import JOURNAL, RESULT, SPEC, STUDY
 from bbtune.spec import BaseJob
 
@@ -84,11 +84,8 @@ def held(folder: Path) -> Iterator[None]:
         BbtuneError: if another one is at it.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / _LOCK).open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise BbtuneError(f"{folder}: another process is running this study; wait for it, or end it") from error
+    busy = f"{folder}: another process is running this study; wait for it, or end it"
+    with locked(folder / _LOCK, BbtuneError(busy)):
         yield
 
 

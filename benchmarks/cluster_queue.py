@@ -118,24 +118,13 @@ def _memory(service: Any) -> dict[str, float]:
 def _job(folder: Path) -> Path:
     """A search of twenty generations on a tiny model and a tiny task."""
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-    from small_task import TEXTS
+    from small_task import save_task
     from tiny_models import save_model
 
     save_model("bert", folder / "model")
     task = folder / "task"
     task.mkdir()
-    card = {
-        "name": "tiny",
-        "kind": "single",
-        "labels": ["negative", "positive"],
-        "template": "{text} . it was {mask}",
-        "label_words": ["bad", "great"],
-        "metric": "accuracy",
-    }
-    (task / "task.json").write_text(json.dumps(card))
-    rows = "".join(json.dumps({"text": text, "label": label}) + "\n" for text, label in TEXTS)
-    for split in ("train", "dev", "test"):
-        (task / f"{split}.jsonl").write_text(rows)
+    save_task(task)
     job = {
         "name": "queued",
         "task": {"source": f"folder:{task}"},

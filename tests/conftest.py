@@ -14,7 +14,7 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 import pytest
 from hypothesis import settings
-from small_task import TEXTS
+from small_task import save_task
 from tiny_models import MAKERS, save_model
 
 from bbtune.backbone.products import TORCH
@@ -54,22 +54,7 @@ def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture(scope="session")
 def tiny_task(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A task folder with eight short texts in every split."""
-    import json
-
-    folder = tmp_path_factory.mktemp("task")
-    card = {
-        "name": "tiny",
-        "kind": "single",
-        "labels": ["negative", "positive"],
-        "template": "{text} . it was {mask}",
-        "label_words": ["bad", "great"],
-        "metric": "accuracy",
-    }
-    (folder / "task.json").write_text(json.dumps(card))
-    for shift, split in enumerate(("train", "dev", "test")):
-        rows = [{"text": f"{text} {'and ' * shift}late", "label": label} for text, label in TEXTS]
-        (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return folder
+    return save_task(tmp_path_factory.mktemp("task"))
 
 
 MakeJob = Callable[..., JobSpec]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,14 @@ TEXTS = [
     ("it was a bad parcel and a wrong bill", 0),
     ("great story", 1),
 ]
+CARD = {
+    "name": "tiny",
+    "kind": "single",
+    "labels": ["negative", "positive"],
+    "template": "{text} . it was {mask}",
+    "label_words": ["bad", "great"],
+    "metric": "accuracy",
+}
 TRAIN = tuple(Example(text, None, label) for text, label in TEXTS)
 DEV = tuple(Example(f"{text} and late", None, label) for text, label in TEXTS)
 TEMPLATE = "{text} . it was {mask} ."
@@ -61,3 +70,12 @@ def fitted(method: Baseline) -> tuple[list[Generation], Fitted]:
     *steps, end = method.fit()
     assert isinstance(end, Fitted)
     return [step for step in steps if isinstance(step, Generation)], end
+
+
+def save_task(folder: Path) -> Path:
+    """A task folder with the eight texts in every split, a little longer each time."""
+    (folder / "task.json").write_text(json.dumps(CARD))
+    for shift, split in enumerate(("train", "dev", "test")):
+        rows = [{"text": f"{text} {'and ' * shift}late", "label": label} for text, label in TEXTS]
+        (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder

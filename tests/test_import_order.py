@@ -21,8 +21,8 @@ PACKAGE = Path(bbtune.__file__).parent
 LAYERS: list[set[str]] = [
     {"bbtune"},
     {"errors", "seeds", "presets", "versions", "cost", "objective", "schedule", "methods", "source_names"},
-    {"endpoint_spec", "optimizers", "mlflow_store", "service", "yaml_text"},
-    {"text_spec", "search"},
+    {"endpoint_spec", "file_lock", "optimizers", "mlflow_store", "yaml_text"},
+    {"service", "text_spec", "search"},
     {"spec", "text_search"},
     {"combinations", "auto"},
     {"jobfile", "target_prompt", "task"},

@@ -15,32 +15,19 @@ from typing import Any
 import pytest
 import yaml
 from processes import ids_of
-from rich.console import Console
 from scripted_upstream import ScriptedUpstream
 from text_runs import job_of
 from typer.testing import CliRunner
+from views import Witness
 
 from bbtune import api
 from bbtune.cli import app
 from bbtune.errors import BbtuneError, JobError, TrackingError
 from bbtune.journal import read_journal
-from bbtune.loop import Limits
-from bbtune.progress import Plain
 from bbtune.result import JOURNAL, RESULT, SPEC, STUDY, TuneResult
 from bbtune.study import Study, held, read_record, record_of, seeded_study, write_record
 from bbtune.study_run import compared, record_comparison, run_study, validate_suite, work_on
 from bbtune.suite import is_suite, read_suite
-
-
-class Lines(Plain):
-    """What a study says, kept."""
-
-    def __init__(self) -> None:
-        super().__init__(Console(quiet=True), Limits())
-        self.said: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.said.append(text)
 
 
 @pytest.fixture
@@ -187,7 +174,7 @@ def test_every_seed_of_a_suite_is_judged_and_no_other(suite: Path, tmp_path: Pat
     assert str(fault).startswith("all jobs: ")
     assert "seed 14" in str(fault)
     with pytest.raises(JobError, match="seed 14"):
-        run_study(read_suite(suite, [], tmp_path / "out"), Lines())
+        run_study(read_suite(suite, [], tmp_path / "out"), Witness())
 
 
 @pytest.mark.usefixtures("no_server")
@@ -291,7 +278,7 @@ def test_a_study_keeps_the_ids_of_its_groups_and_refuses_other_jobs(suite: Path,
     with pytest.raises(
         BbtuneError, match=f"holds a study whose jobs were others when they began .{run.name}.; restore them"
     ):
-        run_study(again, Lines())
+        run_study(again, Witness())
 
 
 def test_a_job_of_a_suite_has_the_name_that_it_gets_there(suite: Path, tmp_path: Path) -> None:
@@ -319,7 +306,7 @@ def test_two_processes_cannot_run_one_study(suite: Path, tmp_path: Path) -> None
     study = read_suite(suite, [], tmp_path / "out")
     told = pytest.raises(BbtuneError, match="another process is running this study; wait for it, or end it")
     with held(study.folder), told:
-        run_study(study, Lines())
+        run_study(study, Witness())
 
 
 def test_a_folder_that_holds_a_run_or_a_damaged_record_is_told(suite: Path, tmp_path: Path) -> None:
@@ -330,14 +317,14 @@ def test_a_folder_that_holds_a_run_or_a_damaged_record_is_told(suite: Path, tmp_
         (tmp_path / name).mkdir()
         (tmp_path / name / name).write_text('{"majority"')
         with pytest.raises(BbtuneError, match=said):
-            run_study(read_suite(suite, [], tmp_path / name), Lines())
+            run_study(read_suite(suite, [], tmp_path / name), Witness())
 
 
 @pytest.mark.ray
 def test_a_study_runs_what_it_lacks_and_nothing_twice(
     suite: Path, tmp_path: Path, ray_cluster: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    study, first, second = read_suite(suite, [], tmp_path / "out"), Lines(), Lines()
+    study, first, second = read_suite(suite, [], tmp_path / "out"), Witness(), Witness()
     assert run_study(study, first) == []
     assert first.said[0] == "study s: 4 runs, 0 of them done already"
     assert all(member.is_done for member in study.members)
@@ -357,7 +344,7 @@ def test_a_study_runs_what_it_lacks_and_nothing_twice(
 @pytest.mark.ray
 @pytest.mark.slow
 def test_a_run_that_fails_stops_no_other_and_is_told(suite: Path, tmp_path: Path, ray_cluster: Any) -> None:
-    study, lines = read_suite(suite, [], tmp_path / "out"), Lines()
+    study, lines = read_suite(suite, [], tmp_path / "out"), Witness()
     bad = study.members[0].folder
     bad.mkdir(parents=True)
     (bad / "notes.txt").write_text("mine")
@@ -383,7 +370,7 @@ def test_a_run_whose_process_is_killed_goes_on_in_another(make_job: Any, tmp_pat
 
     saboteur = threading.Thread(target=kill)
     saboteur.start()
-    assert run_study(study, Lines()) == []
+    assert run_study(study, Witness()) == []
     saboteur.join()
     assert len(killed) == 1
     api.run(spec.with_seed(1), tmp_path / "alone")
@@ -397,7 +384,7 @@ def test_runs_of_a_study_share_the_answers_of_the_untouched_model(
     suite: Path, tmp_path: Path, ray_cluster: Any
 ) -> None:
     study = read_suite(suite, [], tmp_path / "out")
-    run_study(study, Lines())
+    run_study(study, Witness())
     (kept,) = study.folder.glob("zero-shot-*.safetensors")  # the splits of this task are the same for every seed
     results = [TuneResult.load(member.folder) for member in study.members]
     assert len({result.predicted["zero_shot"].tobytes() for result in results}) == 1
@@ -454,7 +441,7 @@ def test_what_mlflow_missed_is_sent_by_the_next_command(
     monkeypatch.setattr("bbtune.study_run.send_all", lambda *_: sent.append("run"))
     monkeypatch.setattr("bbtune.study_run.was_sent", lambda *_: "run" in sent)
     monkeypatch.setattr("bbtune.study_run.finish_group", finish)
-    lines, after = Lines(), Lines()
+    lines, after = Witness(), Witness()
     run_study(study, lines)
     assert "MLflow lacks part of the study (no server); the same command" in lines.said[-1]
     assert sent == ["run"]
@@ -475,7 +462,7 @@ def test_a_study_is_in_mlflow_with_its_seeds_nested(
     uri = f"sqlite:///{tmp_path / 'm.db'}"
     changes = ["tracking.enabled=true", f"tracking.uri={uri}", "tracking.experiment=e"]
     study = read_suite(suite, changes, tmp_path / "out")
-    assert run_study(study, Lines()) == []
+    assert run_study(study, Witness()) == []
     found = compared([str(study.folder)], None, tmp_path / "compared", uri)
     record_comparison(found, [str(study.folder)], uri, "e")
     client = mlflow.MlflowClient(uri)
@@ -502,7 +489,7 @@ def test_runs_that_ask_the_same_endpoint_take_turns(tmp_path: Path, tiny_task: P
     with ScriptedUpstream() as upstream:
         spec = job_of(tiny_task, upstream.url, backbone={"api": {"cache": False}}, evaluators={"count": 0})
         study = seeded_study(spec, [1, 2, 3], tmp_path / "out")
-        assert run_study(study, Lines()) == []
+        assert run_study(study, Witness()) == []
     times = []
     for member in study.members:
         start, *_, stop = read_journal(member.folder / JOURNAL)
@@ -520,7 +507,7 @@ def test_runs_of_a_study_share_a_pool_and_leave_the_traces_that_they_leave_alone
     for pool in ("private", "shared"):
         spec = make_job("bert", evaluators={"count": 1, "pool": pool, "idle_s": 5.0})
         study = seeded_study(spec, [1, 2, 3], tmp_path / pool)
-        assert run_study(study, Lines()) == []
+        assert run_study(study, Witness()) == []
         lines = [read_journal(member.folder / JOURNAL) for member in study.members]
         found[pool] = [[r["loss"] for r in records if r["event"] == "scores"] for records in lines]
     assert found["private"] == found["shared"]

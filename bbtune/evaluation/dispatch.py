@@ -197,7 +197,7 @@ class Dispatcher:
         """Calls that wait, from the first on: so few that all hosts end together, no more than a message is worth."""
         waiting, hosts = self._waiting[first.search], len(self._seats)
         share = len(waiting) if hosts == 1 else ceil(len(waiting) / (2 * hosts))
-        times = self._times.get(first.search, {}).get(first.method, ())
+        times = self._known(first)
         worth = ceil(_BUNDLE_S / max(median(times), 1e-6)) if times else 1
         bundle = [waiting.popleft()]
         while waiting and len(bundle) < min(share, worth) and _go_together(bundle[0], waiting[0]):
@@ -294,8 +294,12 @@ class Dispatcher:
 
     def _patience(self, bundle: _Bundle) -> float:
         """Seconds that calls may take."""
-        times = self._times.get(bundle[0].search, {}).get(bundle[0].method, ())
+        times = self._known(bundle[0])
         return float("inf") if len(times) < _FEW else max(_LEAST_S, _SLOW * median(times) * len(bundle))
+
+    def _known(self, call: _Call) -> Sequence[float]:
+        """Seconds that the last calls of its kind took."""
+        return self._times.get(call.search, {}).get(call.method, ())
 
 
 def _go_together(one: _Call, other: _Call) -> bool:

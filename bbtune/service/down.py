@@ -6,10 +6,9 @@ import shutil
 from pathlib import Path
 
 from bbtune.errors import ResourcesError
-from bbtune.service.lock import locked
 from bbtune.service.parts import mark_of
 from bbtune.service.processes import stop
-from bbtune.service.state import Service, forget_service, read_service
+from bbtune.service.state import Service, forget_service, held, read_service
 
 
 def take_down(folder: Path) -> Service | None:
@@ -20,7 +19,7 @@ def take_down(folder: Path) -> Service | None:
     """
     if not folder.is_dir():
         return None
-    with locked(folder):
+    with held(folder):
         service = read_service(folder)
         if service is None:
             return None

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from bbtune.errors import BbtuneError
+from bbtune.file_lock import locked
 
 FOLDER = "BBTUNE_SERVICE"  # environment: the state folder
 _FILE = "service.json"
@@ -95,6 +97,16 @@ def write_service(service: Service) -> None:
 def forget_service(folder: Path) -> None:
     """Take a service off the record."""
     (folder / _FILE).unlink(missing_ok=True)
+
+
+def held(folder: Path) -> AbstractContextManager[None]:
+    """Keep other commands from the processes of a service meanwhile.
+
+    Raises:
+        BbtuneError: on entering, if another command is at them.
+    """
+    busy = f"{folder}: another `bbtune up` or `bbtune down` is at work here; wait for it"
+    return locked(folder / "lock", BbtuneError(busy))
 
 
 def _service(raw: dict[str, Any]) -> Service:

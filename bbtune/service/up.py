@@ -12,12 +12,11 @@ from pathlib import Path
 
 from bbtune.errors import BbtuneError, ResourcesError
 from bbtune.service.down import clear
-from bbtune.service.lock import locked
 from bbtune.service.log import last_lines, log_of
 from bbtune.service.parts import MLFLOW, RAY, Part, is_ready, mark_of, mlflow_server, ray_head
 from bbtune.service.ports import HOST, Wanted, choose_ports
 from bbtune.service.processes import below, find, part_of, start, stop
-from bbtune.service.state import Recorded, Service, read_service, write_service
+from bbtune.service.state import Recorded, Service, held, read_service, write_service
 from bbtune.service.token import make_token
 
 _PARTS = (MLFLOW, RAY)
@@ -40,7 +39,7 @@ def bring_up(folder: Path, wanted: Wanted, cpus: int | None, say: Say) -> tuple[
     _check_installed()
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     folder.chmod(0o700)
-    with locked(folder):
+    with held(folder):
         old = read_service(folder)
         missing = [name for name in _PARTS if old is None or not is_alive(old, name)]
         if old is not None:

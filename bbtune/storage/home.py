@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import shutil
 import tempfile
@@ -12,6 +11,7 @@ from pathlib import Path
 
 from bbtune.backbone.fetch import cache_folder
 from bbtune.errors import BbtuneError, JournalError
+from bbtune.file_lock import locked
 from bbtune.journal import Sink
 from bbtune.result import JOURNAL, RESULT, SPEC, TuneResult
 from bbtune.storage.place import Place
@@ -84,11 +84,8 @@ def home_of(place: Place) -> Iterator[Home]:
         return
     folder = cache_folder() / "scratch" / hashlib.sha256(place.encode()).hexdigest()[:16]
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / _LOCK).open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise JournalError(f"{place}: another process is running this job; wait for it, or end it") from error
+    busy = f"{place}: another process is running this job; wait for it, or end it"
+    with locked(folder / _LOCK, JournalError(busy)):
         for old in folder.iterdir():
             if old.is_file() and old.name != _LOCK:
                 old.unlink()  # checkpoints of a training stay, they lie nowhere else

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 import yaml
-from rich.console import Console
 from spaces import files
 from typer.testing import CliRunner
+from views import Witness
 
 from bbtune.cli import app
 from bbtune.errors import BbtuneError
@@ -25,28 +25,15 @@ from bbtune.hpo.study import Options, read_study
 from bbtune.hpo.tuning import Tuned, tune
 from bbtune.jobfile import load_job
 from bbtune.journal import read_journal
-from bbtune.loop import Limits
-from bbtune.progress import Plain
 from bbtune.result import JOURNAL, RESULT
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray]
 
 
-class Lines(Plain):
-    """What a study says, kept."""
-
-    def __init__(self) -> None:
-        super().__init__(Console(quiet=True), Limits())
-        self.said: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.said.append(text)
-
-
 def tuned(spec: Any, folder: Path, options: Options, **space: Any) -> tuple[Tuned, list[str]]:
     """The trials of a study, and what was said."""
     job, path = files(spec, folder, **space)
-    lines = Lines()
+    lines = Witness()
     return tune(read_study(job, path, options), folder / "study", lines), lines.said
 
 
@@ -232,7 +219,7 @@ def test_a_gradient_baseline_is_searched_too(make_job, tmp_path) -> None:
     job, path = tmp_path / "job.yaml", tmp_path / "space.yaml"
     job.write_text(yaml.safe_dump(raw))
     path.write_text(yaml.safe_dump({"parameters": {"method.learning_rate": {"float": [0.001, 0.3], "log": True}}}))
-    lines = Lines()
+    lines = Witness()
     found = tune(read_study(job, path, Options(3, "optuna")), tmp_path / "study", lines)
     assert len(found.ended) == 3
     assert not found.faults

@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 
 from bbtune.errors import BbtuneError, ResourcesError
-from bbtune.service.lock import locked
 from bbtune.service.ports import HABIT, Wanted, choose_ports, is_free
-from bbtune.service.state import Recorded, Service, forget_service, read_service, service_folder, write_service
+from bbtune.service.state import Recorded, Service, forget_service, held, read_service, service_folder, write_service
 from bbtune.service.token import loose_mode, make_token, read_token
 
 
@@ -149,7 +148,7 @@ def test_a_port_of_habit_that_another_part_was_given_is_replaced(monkeypatch):
 
 
 def test_one_command_at_a_time_works_at_a_service(tmp_path):
-    with locked(tmp_path), pytest.raises(BbtuneError, match="is at work here"), locked(tmp_path):
+    with held(tmp_path), pytest.raises(BbtuneError, match="is at work here"), held(tmp_path):
         pass
-    with locked(tmp_path):
+    with held(tmp_path):
         pass
