@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from bbtune.files import replaced
 from bbtune.method import Method
 from bbtune.result import Scored
 from bbtune.seeds import generator
@@ -58,9 +58,8 @@ class ZeroShot:
             return load_file(path)
         found = {split: method.untouched_predicted(examples) for split, examples in splits.items()}
         if path is not None:
-            part = path.with_suffix(f".{os.getpid()}.part")  # other runs may be at the same
-            save_file(found, part)
-            part.replace(path)
+            with replaced(path) as part:  # other runs may be at the same
+                save_file(found, part)
         return found
 
 

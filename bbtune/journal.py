@@ -6,7 +6,6 @@ that a crash tore is dropped; damage anywhere else is an error.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -24,8 +23,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bbtune.cost import Spent
-from bbtune.errors import BudgetReached, DeadlineReached, JournalError
+from bbtune.errors import BbtuneError, BudgetReached, DeadlineReached, JournalError
 from bbtune.evaluation.base import Evaluator, Scores, Split
+from bbtune.files import hold
 from bbtune.objective import Subset
 from bbtune.spec import MONEY
 
@@ -58,17 +58,13 @@ class Journal:
 
     def __init__(self, path: Path, sink: Sink | None = None) -> None:
         self._file: BinaryIO = path.open("a+b")
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            self._file.close()
-            raise JournalError(f"{path}: another process is running this job; wait for it, or end it") from error
         self.path = path
         self._sink = sink
         self.place = str(path.parent) if sink is None else sink.place
         try:
+            hold(self._file, JournalError(f"{path}: another process is running this job; wait for it, or end it"))
             self.records, whole = _parse(path)
-        except JournalError:
+        except BbtuneError:
             self._file.close()
             raise
         self._file.truncate(whole)

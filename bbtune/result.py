@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from bbtune.cost import Spent
 from bbtune.errors import BbtuneError
+from bbtune.files import replaced
 from bbtune.jobfile import load_job
 from bbtune.journal import array_digest
 from bbtune.loop import Cost
@@ -105,9 +106,8 @@ class TuneResult:
 
         save_file(dict(self.learned), folder / LEARNED)
         save_file(dict(self.predicted), folder / PREDICTED)
-        part = folder / (RESULT + ".part")
-        part.write_text(json.dumps(self.as_dict(), indent=2) + "\n", encoding="utf-8")
-        part.replace(folder / RESULT)
+        with replaced(folder / RESULT) as part:
+            part.write_text(json.dumps(self.as_dict(), indent=2) + "\n", encoding="utf-8")
 
     def as_dict(self) -> dict[str, Any]:
         """The content of result.json."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bbtune.errors import BbtuneError, Fault, JobError
-from bbtune.file_lock import locked
+from bbtune.files import locked, replaced
 from bbtune.result import JOURNAL, RESULT, SPEC, STUDY
 from bbtune.spec import BaseJob
 
@@ -128,6 +128,5 @@ def read_record(folder: Path) -> dict[str, dict[str, Any]]:
 
 def write_record(folder: Path, record: Mapping[str, Mapping[str, Any]]) -> None:
     """Replace the record of a study, in one step."""
-    part = folder / f"{STUDY}.part"
-    part.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    part.replace(folder / STUDY)
+    with replaced(folder / STUDY) as part:
+        part.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")

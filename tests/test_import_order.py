@@ -21,7 +21,7 @@ PACKAGE = Path(bbtune.__file__).parent
 LAYERS: list[set[str]] = [
     {"bbtune"},
     {"errors", "seeds", "presets", "versions", "cost", "objective", "schedule", "methods", "source_names"},
-    {"endpoint_spec", "file_lock", "optimizers", "mlflow_store", "yaml_text"},
+    {"endpoint_spec", "files", "optimizers", "mlflow_store", "yaml_text"},
     {"service", "text_spec", "search"},
     {"spec", "text_search"},
     {"combinations", "auto"},

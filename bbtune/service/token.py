@@ -25,18 +25,32 @@ def make_token(path: Path) -> None:
         writing.write(secrets.token_hex(_BYTES))
 
 
-def read_token(path: Path) -> str:
+def read_token(path: Path, source: str = "", todo: str = "remove the file, then: bbtune down, bbtune up") -> str:
     """The token of a file.
 
+    Args:
+        source: how the file was named, for messages.
+        todo: what to do where it holds none.
+
     Raises:
-        BbtuneError: if there is none, or it is empty.
+        BbtuneError: if there is none.
     """
     try:
-        token = path.read_text(encoding="utf-8").strip()
+        told = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise BbtuneError(f"{path}: the token cannot be read ({error}); start the service anew: bbtune up") from error
-    if not token:
-        raise BbtuneError(f"{path}: expected a token, got an empty file; remove it, then: bbtune down, bbtune up")
+        raise BbtuneError(f"{source or path}: the token cannot be read ({error}); {todo}") from error
+    return sound_token(told, source or str(path), todo)
+
+
+def sound_token(told: str, source: str, todo: str) -> str:
+    """A token as it can be sent.
+
+    Raises:
+        BbtuneError: if it cannot be.
+    """
+    token = told.strip()
+    if not token or not token.isascii() or not token.isprintable() or " " in token:
+        raise BbtuneError(f"{source}: expected a token of visible ASCII characters; {todo}")
     return token
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from bbtune.backbone.fetch import cache_folder
 from bbtune.errors import BbtuneError, JournalError
-from bbtune.file_lock import locked
+from bbtune.files import locked
 from bbtune.journal import Sink
 from bbtune.result import JOURNAL, RESULT, SPEC, TuneResult
 from bbtune.storage.place import Place

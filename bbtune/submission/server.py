@@ -12,9 +12,11 @@ from bbtune.errors import BbtuneError, hide_credentials
 from bbtune.service.ask import ask
 from bbtune.service.cluster import refusal
 from bbtune.service.state import Service, read_service
+from bbtune.service.token import read_token, sound_token
 
 ADDRESS = "RAY_API_SERVER_ADDRESS"  # environment, as Ray knows it
 _TOKEN, _TOKEN_PATH = "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
+_TODO = "put the token of the job server there"
 
 
 @dataclass(frozen=True)
@@ -83,28 +85,15 @@ def _place(url: str) -> tuple[str, int | None]:
 
 def _tokens(service: Service | None) -> Iterator[tuple[str, str]]:
     """Tokens and their sources, the nearest first."""
-    if told := os.environ.get(_TOKEN, "").strip():
-        yield _sound(told, _TOKEN), _TOKEN
+    if (told := os.environ.get(_TOKEN, "")).strip():
+        yield sound_token(told, _TOKEN, _TODO), _TOKEN
     if path := os.environ.get(_TOKEN_PATH):
-        yield _read(Path(path), f"{_TOKEN_PATH}={path}"), f"{_TOKEN_PATH}={path}"
+        yield read_token(Path(path), f"{_TOKEN_PATH}={path}", _TODO), f"{_TOKEN_PATH}={path}"
     if service is not None:
-        yield _read(service.token_file, str(service.token_file)), str(service.token_file)
+        yield read_token(service.token_file), str(service.token_file)
     shared = Path.home() / ".ray" / "auth_token"
     if shared.is_file():
-        yield _read(shared, str(shared)), str(shared)
-
-
-def _read(path: Path, source: str) -> str:
-    try:
-        return _sound(path.read_text(encoding="utf-8").strip(), source)
-    except (OSError, UnicodeDecodeError) as error:
-        raise BbtuneError(f"{source}: the token cannot be read ({error})") from error
-
-
-def _sound(token: str, source: str) -> str:
-    if not token or not token.isascii() or not token.isprintable() or " " in token:
-        raise BbtuneError(f"{source}: expected a token of visible ASCII characters; set it again")
-    return token
+        yield read_token(shared, todo=_TODO), str(shared)
 
 
 def _reach(server: Server) -> None:

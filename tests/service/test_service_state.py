@@ -98,7 +98,7 @@ def test_an_empty_or_missing_token_is_told(tmp_path):
     with pytest.raises(BbtuneError, match="cannot be read"):
         read_token(tmp_path / "token")
     (tmp_path / "token").write_text("\n")
-    with pytest.raises(BbtuneError, match="empty file"):
+    with pytest.raises(BbtuneError, match="visible ASCII characters; remove the file"):
         read_token(tmp_path / "token")
 
 

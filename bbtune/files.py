@@ -1,0 +1,56 @@
+"""Files that one process at a time holds, and files that are there whole or not at all."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from bbtune.errors import BbtuneError
+
+
+def hold(file: IO[Any], refusal: BbtuneError) -> None:
+    """Keep other processes from a file until it is closed; the system lets go of it when this process ends.
+
+    Args:
+        refusal: what to raise where another process holds it.
+
+    Raises:
+        BbtuneError: if the file system has no locks.
+    """
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise refusal from error
+    except OSError as error:
+        raise BbtuneError(
+            f"{file.name}: cannot be locked ({error.strerror}); choose a folder on another disk"
+        ) from error
+
+
+@contextmanager
+def locked(path: Path, refusal: BbtuneError) -> Iterator[None]:
+    """Hold a file, made where it is not there.
+
+    Args:
+        refusal: what to raise where another process holds it.
+    """
+    with path.open("a") as file:
+        hold(file, refusal)
+        yield
+
+
+@contextmanager
+def replaced(path: Path) -> Iterator[Path]:
+    """Where to write a file anew: what was there stays until the new one is whole, and on the disk."""
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        yield part
+        with part.open("rb") as file:
+            os.fsync(file.fileno())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
