@@ -31,7 +31,15 @@ Arguments = tuple[object, ...]
 
 
 class Lost(Exception):
-    """A host is gone, and the call with it."""
+    """A host is gone, and the call with it.
+
+    Args:
+        excused: whether something else than the call that it was at may have ended it.
+    """
+
+    def __init__(self, reason: str, excused: bool = False) -> None:
+        super().__init__(reason)
+        self.excused = excused
 
 
 class Host(Protocol):
@@ -251,7 +259,7 @@ class Dispatcher:
     def _lost(self, seat: _Seat, bundle: _Bundle, loss: Lost) -> None:
         """Let others do what a lost host has not answered; only what it was at may have to do with the loss."""
         self.lose(seat.host, loss)
-        blamed = seat.at is bundle and seat.asked_for is not bundle
+        blamed = seat.at is bundle and seat.asked_for is not bundle and not loss.excused
         seat.held.remove(bundle)
         for call in bundle:
             call.losses += blamed

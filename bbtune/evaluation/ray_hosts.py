@@ -3,27 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from bbtune.errors import BbtuneError, EvaluationError, ResourcesError
 from bbtune.evaluation.dispatch import Arguments, Dispatcher, Lost
 from bbtune.evaluation.ray_cluster import FEWER, amounts, last_line, room
+from bbtune.evaluation.ray_host import RayHost
 from bbtune.spec import EvaluatorsSpec
-
-if TYPE_CHECKING:  # a keeper of shared pools loads no torch
-    from bbtune.backbone.frozen import FrozenModel
-    from bbtune.evaluation.worker import Worker
-    from bbtune.search_plan import SearchPlan
 
 NO_ROOM_S = 120.0  # longest wait for a machine that could hold an evaluator
 BUSY_S = 3600.0  # longest wait where one could, but is busy
 _GATHER_S = 10.0  # after the first evaluator is there, for the others
 _TELL_S = 5.0  # after which a wait is told
 _LOOK_S = 0.5
-_LONGEST = 120  # characters of why an actor is lost
 _DEATHS = 3  # of actors in one place, without an answer in between, after which none is started there any more
 
 Say = Callable[[str], None]
@@ -49,6 +42,7 @@ class RayHosts:
         self._calls = Dispatcher()
         self._plans: dict[str, Any] = {}
         self._places: dict[asyncio.Task[None], RayHost | None] = {}
+        self._most = 0  # places that were asked for
         self._guard: asyncio.Task[None] | None = None
         self._fault: BbtuneError | None = None
         self._ready: dict[str, asyncio.Future[None]] = {}
@@ -84,8 +78,8 @@ class RayHosts:
         ready = self._ready[search] = asyncio.get_running_loop().create_future()
         for host in self._present():
             asyncio.create_task(self._prepare(host, search)).add_done_callback(_unheard)
-        for _ in range(count - len(self._places)):
-            self._open_place()
+        self._most = max(self._most, count)
+        self._open_places()
         if self._guard is None or self._guard.done():
             self._guard = asyncio.create_task(self._watch())
         await ready
@@ -129,38 +123,50 @@ class RayHosts:
     def _present(self) -> list[RayHost]:
         return [host for host in self._places.values() if host is not None and host.is_placed]
 
-    def _open_place(self) -> None:
-        task = asyncio.create_task(self._fill())
-        self._places[task] = None
-        task.add_done_callback(self._closed)
+    def _open_places(self) -> None:
+        for _ in range(self._most - len(self._places)):
+            task = asyncio.create_task(self._fill())
+            self._places[task] = None
+            task.add_done_callback(self._closed)
 
     async def _fill(self) -> None:
         """Keep one actor at work, the next when it is lost."""
         place = asyncio.current_task()
         assert place is not None  # for mypy
-        deaths, reason = 0, ""
-        while deaths < _DEATHS:
-            if reason:
-                self._say(f"an evaluator was lost ({reason}), another takes its place")
+        deaths = 0
+        while True:
+            preparing = ""
             host = self._places[place] = RayHost(self._ray, self._kind, self._spec)
             answered = 0
             try:
                 await host.placed()
-                for search in list(self._plans):
-                    await self._prepare(host, search)
+                for preparing in list(self._plans):
+                    await self._prepare(host, preparing)
+                preparing = ""
                 answered, reason = await self._calls.serve(host)
             except (Lost, BbtuneError) as loss:
                 reason = str(loss)
             host.kill()
             deaths = 0 if answered else deaths + 1
+            if deaths == _DEATHS:
+                if not self._refused(preparing, reason):
+                    break
+                deaths = 0
+            self._say(f"an evaluator was lost ({reason}), another takes its place")
         self._places.pop(place)
         if not self._places:
-            self._fail(
-                EvaluationError(
-                    f"{_DEATHS} evaluators in a row died before they gave a result ({reason}; out of memory?); nothing "
-                    f"is lost: {FEWER} or use a smaller model, then bbtune resume"
-                )
-            )
+            self._fail(_too_many(reason))
+
+    def _refused(self, search: str, reason: str) -> bool:
+        """Whether a search was sent away because what it loads has ended the evaluators of others, too."""
+        if len(self._places) > 1 or search not in self._plans or len(self._plans) == 1:
+            return False
+        self._calls.fail(_too_many(reason), search)
+        if not self._ready[search].done():
+            self._ready[search].set_exception(_too_many(reason))
+        del self._plans[search]
+        self._open_places()  # those that had given up over it
+        return True
 
     def _closed(self, task: asyncio.Task[None]) -> None:
         """Nobody would wait for what a place that ended by a fault of the machinery was to give."""
@@ -230,108 +236,11 @@ class RayHosts:
         self.close()
 
 
-class RayHost:
-    """One actor, as a host of calls."""
-
-    def __init__(self, ray: Any, kind: type[Any], spec: EvaluatorsSpec) -> None:
-        self._ray = ray
-        faults = ray.exceptions
-        self._loss = (faults.RayActorError, faults.OutOfMemoryError, faults.NodeDiedError)
-        # Ray would keep a record of every call, a hundred thousand of them, in the memory of the head.
-        options = {"num_cpus": spec.cpus, "num_gpus": spec.gpus, "max_restarts": 0, "enable_task_events": False}
-        self._actor = ray.remote(kind).options(**options).remote()
-        self._prepared: set[str] = set()
-        self.is_placed = False
-
-    async def placed(self) -> None:
-        """Wait until it has room and has started."""
-        await self._answer(self._actor.process_id.remote())
-        self.is_placed = True
-
-    async def prepare(self, search: str, plan: Any) -> None:
-        """Load what a search needs, once."""
-        if search not in self._prepared:
-            self._prepared.add(search)
-            await self._answer(self._actor.prepare.remote(search, plan))
-
-    async def start(self, search: str, method: str, calls: Sequence[Arguments]) -> list[Any]:
-        """The answers to some calls, in one message."""
-        try:
-            return list(await self._answer(self._actor.run.remote(search, method, calls)))
-        except EvaluationError as error:
-            if not isinstance(error.__cause__, self._ray.exceptions.ObjectLostError):
-                raise
-            raise Lost("its machine is gone, and the answer with it") from error
-
-    async def reached(self) -> None:
-        """Wait until it has done what was begun before."""
-        await self._answer(self._actor.process_id.remote())
-
-    def forget(self, search: str) -> None:
-        """Free what a search has left there."""
-        self._prepared.discard(search)
-        self._actor.forget.remote(search)
-
-    def process_id(self) -> Any:
-        """Reference to it."""
-        return self._actor.process_id.remote()
-
-    def kill(self) -> None:
-        """End it, if it is there."""
-        self.is_placed = False
-        with suppress(self._ray.exceptions.RayError):  # of a cluster that is gone
-            self._ray.kill(self._actor)
-
-    async def _answer(self, reference: Any) -> Any:
-        try:
-            return await reference
-        except self._loss as error:
-            raise Lost(last_line(error).split(". ")[0][:_LONGEST]) from error  # Ray goes on for a page
-        except self._ray.exceptions.RayError as error:
-            cause = getattr(error, "cause", None)
-            if isinstance(cause, BbtuneError):
-                raise cause from error
-            raise EvaluationError(f"an evaluator failed: {last_line(cause or error)}") from error
-
-
-class ModelHost:
-    """What runs in an actor: light to create, so that placement and loading can be told apart.
-
-    The model is loaded once, with the first search; each search adds a worker of its own.
-    """
-
-    def __init__(self) -> None:
-        self._model: FrozenModel | None = None
-        self._workers: dict[str, Worker] = {}
-        self._faults: dict[str, BbtuneError] = {}  # of those that have none
-
-    def process_id(self) -> int:
-        """Of this actor."""
-        return os.getpid()
-
-    def prepare(self, search: str, plan: SearchPlan) -> None:
-        """Make the worker of a search."""
-        from bbtune.evaluation.scorer import load_model
-        from bbtune.evaluation.worker import Worker
-
-        try:
-            self._model = self._model or load_model(plan)
-            self._workers[search] = Worker(plan, self._model)
-        except BbtuneError as error:
-            self._faults[search] = error
-            raise
-
-    def run(self, search: str, method: str, calls: Sequence[Arguments]) -> list[Any]:
-        """``method(*call)`` of a search's worker for each call."""
-        if search in self._faults:
-            raise self._faults[search]
-        work = getattr(self._workers[search], method)
-        return [work(*call) for call in calls]
-
-    def forget(self, search: str) -> None:
-        """Free what a search has kept; the model stays."""
-        self._workers.pop(search, None)
-        self._faults.pop(search, None)
+def _too_many(reason: str) -> EvaluationError:
+    return EvaluationError(
+        f"{_DEATHS} evaluators in a row died before they gave a result ({reason}; out of memory?); nothing is lost: "
+        f"{FEWER} or use a smaller model, then bbtune resume"
+    )
 
 
 def _unheard(task: asyncio.Task[None]) -> None:

@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 
 from bbtune.errors import DeadlineReached
 from bbtune.evaluation.ray_cluster import check_cluster, import_ray, joined_cluster
-from bbtune.evaluation.ray_hosts import ModelHost, RayHosts
+from bbtune.evaluation.ray_host import ModelHost
+from bbtune.evaluation.ray_hosts import RayHosts
 from bbtune.search_plan import SearchPlan
 
 _END_S = 10.0  # longest wait for the pool's own thread

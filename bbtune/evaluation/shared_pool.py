@@ -15,7 +15,7 @@ from bbtune.backbone.sources import read_model_card
 from bbtune.errors import BbtuneError, DeadlineReached, EvaluationError
 from bbtune.evaluation.keeper import Keeper, NotJoined
 from bbtune.evaluation.ray_cluster import amounts, check_cluster, import_ray, joined_cluster, last_line, on_this_machine
-from bbtune.evaluation.ray_hosts import ModelHost
+from bbtune.evaluation.ray_host import ModelHost
 from bbtune.search_plan import SearchPlan
 from bbtune.spec import BaseJob
 

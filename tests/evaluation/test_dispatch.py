@@ -19,11 +19,14 @@ from bbtune.evaluation.dispatch import Dispatcher, Lost
 class FakeHost:
     """Works on its calls one after the other; answers with the square of a number."""
 
-    def __init__(self, seconds: float = 0.0, dies_at: int | None = None, hangs_at: int | None = None) -> None:
+    def __init__(
+        self, seconds: float = 0.0, dies_at: int | None = None, hangs_at: int | None = None, excused: bool = False
+    ) -> None:
         self._turn = asyncio.Lock()
         self._seconds = seconds
         self._dies_at = dies_at
         self._hangs_at = hangs_at
+        self._excused = excused
         self._dead = False
         self.begun: list[tuple[str, Any]] = []
         self.released = asyncio.Event()
@@ -40,7 +43,7 @@ class FakeHost:
         self.begun.append((search, arguments))
         if len(self.begun) == self._dies_at:
             self._dead = True
-            raise Lost("a dead host")
+            raise Lost("a dead host", self._excused)
         if len(self.begun) == self._hangs_at:
             await self.released.wait()
         await asyncio.sleep(self._seconds)
@@ -222,6 +225,16 @@ def test_hosts_that_were_dead_before_a_call_are_not_held_against_it():
         return await with_hosts(dispatcher, hosts, dispatcher.run("a", "square", calls(1)))
 
     assert asyncio.run(work()) == [0]
+
+
+def test_hosts_that_something_else_has_ended_are_not_held_against_the_call_that_they_were_at():
+    """As when what another search loads ends them."""
+
+    async def work() -> list[int]:
+        dispatcher, hosts = Dispatcher(), [FakeHost(dies_at=1, excused=True) for _ in range(4)]
+        return await with_hosts(dispatcher, [*hosts, FakeHost()], dispatcher.run("a", "square", calls(3)))
+
+    assert asyncio.run(work()) == [0, 1, 4]
 
 
 def test_a_host_that_is_found_lost_without_a_call_is_let_go():

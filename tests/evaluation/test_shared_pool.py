@@ -16,8 +16,9 @@ from processes import ids_of
 
 from bbtune import api
 from bbtune.backbone.products import TORCH
-from bbtune.errors import BackboneError, DeadlineReached
+from bbtune.errors import BackboneError, DeadlineReached, EvaluationError
 from bbtune.evaluation.local import LocalPool
+from bbtune.evaluation.ray_host import ModelHost
 from bbtune.evaluation.ray_pool import RayPool
 from bbtune.evaluation.shared_pool import SharedPool
 from bbtune.examine import make_plan
@@ -159,6 +160,48 @@ def test_a_search_joins_though_the_evaluator_died_while_nobody_asked(make_job):
             second.close()
     finally:
         first.close()
+
+
+def fragile() -> type[ModelHost]:
+    """Evaluators that what one search loads is too much for; a local class travels to them whole."""
+
+    class Fragile(ModelHost):
+        def prepare(self, search: str, plan: Any) -> None:
+            if plan.spec.seed == 13:
+                os.kill(os.getpid(), signal.SIGKILL)
+            super().prepare(search, plan)
+
+    return Fragile
+
+
+@pytest.mark.slow
+def test_a_search_that_is_too_much_for_the_evaluators_is_sent_away_and_the_others_go_on(make_job):
+    host = fragile()
+    first = SharedPool(plan_of(make_job("bert", evaluators=SHARED)), host=host)
+    asked = [(np.full((1, 3, 6), n / 9), "train", 0) for n in range(9)]
+    answers, over = [first.run("candidates", asked)], threading.Event()
+
+    def go_on() -> None:
+        while not over.is_set():
+            answers.append(first.run("candidates", asked))
+
+    working = threading.Thread(target=go_on)
+    working.start()
+    try:
+        with pytest.raises(EvaluationError, match="3 evaluators in a row died before they gave a result"):
+            SharedPool(plan_of(make_job("bert", evaluators=SHARED, seed=13)), host=host)
+        until = time.monotonic() + 60
+        while len(first.process_ids()) < 2 and time.monotonic() < until:
+            time.sleep(0.1)
+        assert len(first.process_ids()) == 2
+    finally:
+        over.set()
+        working.join()
+        before = len(answers)
+        answers.append(first.run("candidates", asked))
+        first.close()
+    assert before > 1
+    assert all(np.array_equal(answer, answers[0]) for answer in answers)
 
 
 @pytest.mark.slow
