@@ -16,7 +16,7 @@ _LOOK_S = 1.0
 
 
 class NotJoined(Exception):
-    """The pool does not know a search: it never joined, or was silent for so long that it was forgotten."""
+    """The pool does not know a search: it never joined, has left, or was silent for so long that it was forgotten."""
 
 
 class Keeper:
@@ -36,21 +36,26 @@ class Keeper:
         self._idle_s = spec.idle_s
         self._heard: dict[str, float] = {}  # when a search last asked
         self._joining: set[str] = set()
+        self._left: set[str] = set()
         self._last = time.monotonic()
         self._keeps_house = False
 
     async def join(self, search: str, plan: Sequence[Any], count: int) -> int:
-        """Take in a search; returns how many evaluators are there.
+        """Take in a search.
 
         Args:
             plan: a reference to it, in a list, so that it is not fetched to here.
             count: evaluators that it asks for; the pool has as many as the one that asks for most.
+
+        Returns:
+            How many evaluators are there; none where the search has left, as calls that are sent while the pool starts
+            may change places.
         """
+        self._begin()
+        if search in self._left:
+            return 0
         self._joining.add(search)
         self._hear(search)
-        if not self._keeps_house:
-            self._keeps_house = True
-            self._ray.get_runtime_context().current_actor.keep_house.remote()
         try:
             await self._hosts.join(search, plan[0], count)
         except BaseException:
@@ -79,7 +84,9 @@ class Keeper:
         return await self._hosts.each(search, method)
 
     async def leave(self, search: str) -> None:
-        """Let a search go."""
+        """Let a search go for good."""
+        self._begin()  # its call to join may have been cut off
+        self._left.add(search)
         self.forget(search)
 
     async def process_ids(self) -> list[int]:
@@ -102,6 +109,12 @@ class Keeper:
         self._heard.pop(search, None)
         self._last = time.monotonic()
         self._hosts.leave(search)
+
+    def _begin(self) -> None:
+        """Keep house from the first call on."""
+        if not self._keeps_house:
+            self._keeps_house = True
+            self._ray.get_runtime_context().current_actor.keep_house.remote()
 
     def _check(self, search: str) -> None:
         if search not in self._heard:
