@@ -10,11 +10,15 @@ import yaml
 
 from bbtune.errors import Fault, JobError
 
+_EXPECTED = {"job": "a mapping with task, backbone and budget", "space": "a mapping with parameters"}
 _MERGE = "tag:yaml.org,2002:merge"
 
 
-def read_yaml(path: str | Path) -> dict[str, Any]:
+def read_yaml(path: str | Path, what: str = "job") -> dict[str, Any]:
     """The mapping that a YAML file holds.
+
+    Args:
+        what: the file is of, for messages.
 
     Raises:
         JobError: if the file cannot be read, or holds something else.
@@ -22,11 +26,11 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     try:
         raw = parse_yaml(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
-        raise JobError([Fault("", f"cannot read the job file {path}: {error.strerror}")]) from error
+        raise JobError([Fault("", f"cannot read the {what} file {path}: {error.strerror}")], what) from error
     except ValueError as error:
-        raise JobError([Fault("", f"{path} is not YAML: {' '.join(str(error).split())}")]) from error
+        raise JobError([Fault("", f"{path} is not YAML: {' '.join(str(error).split())}")], what) from error
     if not isinstance(raw, dict):
-        raise JobError([Fault("", f"{path}: expected a mapping with task, backbone and budget, got {_kind(raw)}")])
+        raise JobError([Fault("", f"{path}: expected {_EXPECTED[what]}, got {_kind(raw)}")], what)
     return raw
 
 

@@ -75,7 +75,7 @@ def read_space_file(path: str | Path) -> tuple[SpaceSpec, dict[str, Domain], lis
     Raises:
         JobError: if it cannot be read at all.
     """
-    raw = read_yaml(path)
+    raw = read_yaml(path, "space")
     faults: list[Fault] = []
     given = raw["parameters"] if isinstance(raw.get("parameters"), dict) else {}
     try:

@@ -85,6 +85,23 @@ def test_a_fault_of_the_job_is_the_jobs(make_job, tmp_path) -> None:
     assert caught.value.what == "job"
 
 
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (None, "cannot read the space file .*space.yaml: No such file"),
+        ("", "space.yaml: expected a mapping with parameters, got an empty file"),
+        ("a: [", "space.yaml is not YAML"),
+    ],
+)
+def test_a_file_that_is_no_space_is_told_as_one(text, told, make_job, tmp_path) -> None:
+    job, path = files(make_job("bert"), tmp_path)
+    path.unlink()
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(JobError, match=rf"1 fault in the space\n  .*{told}"):
+        read_space(path, yaml.safe_load(job.read_text()), [])
+
+
 def test_what_is_fixed_lies_over_the_job_and_overrides_over_both(make_job, tmp_path) -> None:
     fixed = {"method.alpha": 0.4, "selection.by": "loss", "prompt.layers": [0]}
     job, path = files(make_job("bert"), tmp_path, fixed=fixed)
