@@ -33,6 +33,7 @@ from rich.table import Table
 from bbtune import api, prompt_search
 from bbtune.evaluation.ray_cluster import import_ray
 from bbtune.evaluation.ray_pool import RayPool
+from bbtune.examine import make_plan
 from bbtune.jobfile import parse_job
 from bbtune.journal import read_journal
 from bbtune.spec import JobSpec
@@ -95,16 +96,48 @@ def sleeping(seconds: float) -> Any:
     """A pool like the product's, of evaluators that sleep."""
 
     def made(plan: Any, say: Any) -> RayPool:
-        light = SimpleNamespace(
-            spec=SimpleNamespace(evaluators=plan.spec.evaluators),
-            seconds=seconds,
-            layers=len(plan.layers),
-            sizes={"train": len(plan.train), "dev": len(plan.dev)},
-            classes=len(plan.label_words),
-        )
-        return RayPool(light, say, Sleeper)  # type: ignore[arg-type]
+        return RayPool(light(plan, seconds), say, Sleeper)  # type: ignore[arg-type]
 
     return made
+
+
+def light(plan: Any, seconds: float) -> Any:
+    """What a sleeping evaluator needs of a plan."""
+    return SimpleNamespace(
+        spec=SimpleNamespace(evaluators=plan.spec.evaluators),
+        seconds=seconds,
+        layers=len(plan.layers),
+        sizes={"train": len(plan.train), "dev": len(plan.dev)},
+        classes=len(plan.label_words),
+    )
+
+
+def alone(spec: JobSpec, pause: float, generations: int) -> float:
+    """Median seconds beyond the sleep that Ray by itself takes for a generation's train scores.
+
+    The same calls to the same evaluators, two messages for each as in the product, and nothing else: no search, no
+    dispatcher, no dev scores, no journal.
+    """
+    ray = import_ray()
+    plan = make_plan(spec)[0]
+    actors = [ray.remote(Sleeper).options(num_cpus=0.01).remote() for _ in range(spec.evaluators.count)]
+    ray.get([actor.prepare.remote("", light(plan, pause)) for actor in actors])
+    population = spec.method.population
+    z = np.random.default_rng(0).standard_normal((population, len(plan.layers), spec.prompt.intrinsic_dim))
+    calls = [(one[None], "train", 0, None) for one in z]
+    shares = np.array_split(np.arange(population), 2 * len(actors))
+    took = []
+    for _ in range(generations):
+        began = time.perf_counter()
+        sent = [
+            actors[number % len(actors)].run.remote("", "candidates", [calls[index] for index in share])
+            for number, share in enumerate(shares)
+        ]
+        ray.get(sent)
+        took.append(time.perf_counter() - began - pause * ceil(population / len(actors)))
+    for actor in actors:
+        ray.kill(actor)
+    return statistics.median(took[3:])
 
 
 def job(optimizer: str, actors: int, population: int, generations: int, database: str | None) -> JobSpec:
@@ -145,7 +178,7 @@ def overhead(rounds: int, generations: int) -> None:
     """The coordinator's own cost, ask, tell, journal, messages, dev and MLflow, of a generation of 100 ms."""
     population, whole_s = 20, 0.1
     table = Table(
-        "actors", "optimizer", "MLflow", "generations", "median ms", "mean ms", "own cost, % of the generation"
+        "actors", "optimizer", "MLflow", "generations", "median ms", "mean ms", "Ray alone ms", "of the generation, %"
     )
     with tempfile.TemporaryDirectory() as folder:
         cases = [
@@ -154,6 +187,7 @@ def overhead(rounds: int, generations: int) -> None:
             for optimizer in ("cma-diagonal", "spsa", "gauss-newton")
             for database in (None, f"sqlite:///{folder}/mlflow.db")
         ]
+        bare: dict[int, float] = {}
         found: dict[tuple[int, str, bool], list[list[tuple[int, float]]]] = {}
         for number in range(rounds):
             for actors, optimizer, database in cases:
@@ -162,12 +196,19 @@ def overhead(rounds: int, generations: int) -> None:
                 out = Path(folder) / f"{actors}-{optimizer}-{database is not None}-{number}"
                 api.run(spec, out)
                 found.setdefault((actors, optimizer, database is not None), []).append(generations_of(out))
+                if actors not in bare:
+                    bare[actors] = alone(spec, whole_s * actors / population, generations)
         for (actors, optimizer, tracked), runs in found.items():
             pause = whole_s * actors / population
             own = [[took - pause * ceil(size / actors) for size, took in run] for run in runs]
             middle = statistics.median(seconds for run in own for seconds in run)
             mean = statistics.median(statistics.mean(run) for run in own)
-            shown = f"{1000 * middle:.1f}", f"{1000 * mean:.1f}", f"{100 * mean / whole_s:.1f}"
+            shown = (
+                f"{1000 * middle:.1f}",
+                f"{1000 * mean:.1f}",
+                f"{1000 * bare[actors]:.1f}",
+                f"{100 * middle / whole_s:.1f}",
+            )
             table.add_row(str(actors), optimizer, "yes" if tracked else "no", str(sum(map(len, own))), *shown)
     CONSOLE.print(table)
 
