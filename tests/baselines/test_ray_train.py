@@ -32,7 +32,7 @@ from bbtune.spec import BaselineJob
 
 pytestmark = pytest.mark.ray
 
-EPOCHS = 150  # of a training that is disturbed, so that there is a middle
+EPOCHS = 80  # of a training that is disturbed, so that there is a middle
 CASES = [(name, family) for name in ("lora", "deep-prompts") for family in ("bert", "gpt2")]
 
 # Workers keep a checkpoint of every step.
