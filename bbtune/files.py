@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from glob import escape
 from pathlib import Path
 from typing import IO, Any
+from uuid import uuid4
 
 from bbtune.errors import BbtuneError
+
+_ABANDONED_S = 3600.0
 
 
 def hold(file: IO[Any], refusal: BbtuneError) -> None:
@@ -45,10 +50,20 @@ def locked(path: Path, refusal: BbtuneError) -> Iterator[None]:
 
 @contextmanager
 def replaced(path: Path) -> Iterator[Path]:
-    """Where to write a file anew: what was there stays until the new one is whole, and on the disk."""
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    """Where to write a file anew; what was there stays until the new one is whole.
+
+    Others may be at the same: the last wins. What a process that was killed has left is removed after an hour.
+    """
+    for left in path.parent.glob(f"{escape(path.name)}.*.part"):
+        with suppress(FileNotFoundError):
+            if time.time() - left.stat().st_mtime > _ABANDONED_S:
+                left.unlink()
+    part = path.with_name(f"{path.name}.{uuid4().hex[:8]}.part")
+    part.touch()
+    mode = part.stat().st_mode
     try:
         yield part
+        part.chmod(mode)  # safetensors leaves files that nobody else can read
         with part.open("rb") as file:
             os.fsync(file.fileno())
         part.replace(path)

@@ -133,7 +133,7 @@ def by_job(found: Mapping[str, Sequence[Fault]]) -> list[Fault]:
 
 
 def _suite(path: str | Path) -> SuiteSpec:
-    raw = read_yaml(path)
+    raw = read_yaml(path, "suite")
     try:
         return SuiteSpec.model_validate(raw)
     except ValidationError as error:

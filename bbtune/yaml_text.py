@@ -10,7 +10,7 @@ import yaml
 
 from bbtune.errors import Fault, JobError
 
-_EXPECTED = {"job": "a mapping with task, backbone and budget", "space": "a mapping with parameters"}
+_NEEDS = {"job": "task, backbone and budget", "space": "parameters", "suite": "jobs"}
 _MERGE = "tag:yaml.org,2002:merge"
 
 
@@ -18,7 +18,7 @@ def read_yaml(path: str | Path, what: str = "job") -> dict[str, Any]:
     """The mapping that a YAML file holds.
 
     Args:
-        what: the file is of, for messages.
+        what: what it describes, for messages: ``job``, ``space`` ...
 
     Raises:
         JobError: if the file cannot be read, or holds something else.
@@ -30,7 +30,8 @@ def read_yaml(path: str | Path, what: str = "job") -> dict[str, Any]:
     except ValueError as error:
         raise JobError([Fault("", f"{path} is not YAML: {' '.join(str(error).split())}")], what) from error
     if not isinstance(raw, dict):
-        raise JobError([Fault("", f"{path}: expected {_EXPECTED[what]}, got {_kind(raw)}")], what)
+        expected = f"a mapping with {_NEEDS[what]}" if what in _NEEDS else "a mapping"
+        raise JobError([Fault("", f"{path}: expected {expected}, got {_kind(raw)}")], what)
     return raw
 
 

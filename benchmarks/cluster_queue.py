@@ -71,12 +71,14 @@ def _report(
     storage: Path, count: int, states: Counter[str], memory: dict[float, dict[str, float]], took: float
 ) -> None:
     """What came of them."""
-    runs = sorted(storage.iterdir(), key=lambda run: (run / "result.json").stat().st_mtime)
+    runs = sorted(
+        (path.parent for path in storage.glob("*/result.json")), key=lambda run: (run / "result.json").stat().st_mtime
+    )
     lines = {run.name: [json.loads(line) for line in (run / "journal.jsonl").read_text().splitlines()] for run in runs}
     once = sum(Counter(line["event"] for line in of)["start"] == 1 for of in lines.values())
     stops = sum(Counter(line["event"] for line in of)["stop"] == 1 for of in lines.values())
     _CONSOLE.print(
-        f"{count} searches in {took:.0f} s: {dict(states)}, {len(runs)} run folders, {once} of them begun once and "
+        f"{count} searches in {took:.0f} s: {dict(states)}, {len(runs)} with a result, {once} of them begun once and "
         f"{stops} ended once"
     )
     table = Table(

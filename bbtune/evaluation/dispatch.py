@@ -13,12 +13,13 @@ from dataclasses import dataclass, field
 from itertools import count
 from math import ceil
 from statistics import median
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from bbtune.errors import EvaluationError
 
 AHEAD = 2  # bundles of calls that a host holds, so that it never waits for the next
 LOSSES = 3  # hosts lost over one call that end its search: the call may be what kills them
+_EXCUSED = 9  # that are, too, where something else may have killed each
 _LOOK_S = 0.1  # between looks for slow hosts
 _SLOW = 4.0  # times the median of its siblings that a call may take before it is started elsewhere, too
 _LEAST_S = 2.0  # that any call may take
@@ -42,6 +43,14 @@ class Lost(Exception):
         self.excused = excused
 
 
+class Served(NamedTuple):
+    """How a host has served: calls that it answered, how it was lost, and whether a call is blamed for that."""
+
+    answered: int
+    loss: str
+    blamed: bool
+
+
 class Host(Protocol):
     """What calls are given to; it works on them one after the other, in their order."""
 
@@ -60,7 +69,8 @@ class _Call:
     arguments: Arguments
     answer: asyncio.Future[Any]
     starts: int = 0  # hosts that it was given to and that have not been lost
-    losses: int = 0
+    losses: int = 0  # of hosts that were at it
+    excused: int = 0  # the same, where something else may have been why
 
 
 _Bundle = tuple[_Call, ...]  # calls of one search and method that travel together
@@ -79,6 +89,7 @@ class _Seat:
     answered: int = 0
     at: _Bundle | None = None  # what it was working on when it was lost
     loss: str = ""
+    blamed: bool = False
 
     @property
     def calls(self) -> list[_Call]:
@@ -115,8 +126,8 @@ class Dispatcher:
         """Those with calls that are not answered."""
         return {call.search for call in self._open}
 
-    async def serve(self, host: Host) -> tuple[int, str]:
-        """Let a host take part until it is lost; returns how many calls it has answered, and how it was lost."""
+    async def serve(self, host: Host) -> Served:
+        """Let a host take part until it is lost."""
         seat = _Seat(host)
         self._seats.append(seat)
         self._hand_out()
@@ -124,7 +135,7 @@ class Dispatcher:
             await seat.gone.wait()
         finally:
             self._leave(seat)
-        return seat.answered, seat.loss
+        return Served(seat.answered, seat.loss, seat.blamed)
 
     async def run(self, search: str, method: str, calls: Sequence[Arguments]) -> list[Any]:
         """Answers to ``method(*call)`` for each call, in the order of the calls.
@@ -194,7 +205,7 @@ class Dispatcher:
             if not seat.held:
                 seat.since = time.monotonic()
             seat.held.append(bundle)
-            seat.asked_for = bundle if call.losses else None
+            seat.asked_for = bundle if call.losses or call.excused else None
             for one in bundle:
                 one.starts += 1
             task = asyncio.create_task(self._work(seat, bundle))
@@ -259,20 +270,23 @@ class Dispatcher:
     def _lost(self, seat: _Seat, bundle: _Bundle, loss: Lost) -> None:
         """Let others do what a lost host has not answered; only what it was at may have to do with the loss."""
         self.lose(seat.host, loss)
-        blamed = seat.at is bundle and seat.asked_for is not bundle and not loss.excused
+        was_at_it = seat.at is bundle and seat.asked_for is not bundle
+        seat.blamed = seat.blamed or (was_at_it and not loss.excused)
         seat.held.remove(bundle)
         for call in bundle:
-            call.losses += blamed
+            call.losses += was_at_it and not loss.excused
+            call.excused += was_at_it and loss.excused
             call.starts -= 1
             if call.answer.done() or call.starts:
                 continue
-            if call.losses < LOSSES:
+            if call.losses < LOSSES and call.excused < _EXCUSED:
                 self._again(call)
                 continue
+            died = f"{call.losses + call.excused} evaluators died over the same call"
             call.answer.set_exception(
                 EvaluationError(
-                    f"{call.losses} evaluators died over the same call ({loss}; out of memory?); nothing is lost: use "
-                    "a smaller model or fewer evaluators on a machine (bbtune resume DIR --evaluators N)"
+                    f"{died} ({loss}; out of memory?); nothing is lost: use a smaller model or fewer evaluators on a "
+                    "machine (bbtune resume DIR --evaluators N)"
                 )
             )
 
@@ -312,4 +326,6 @@ class Dispatcher:
 
 def _go_together(one: _Call, other: _Call) -> bool:
     """Whether calls may share a message; one over which a host was lost, or that is started again, travels alone."""
-    return one.method == other.method and not any(of.losses or of.starts or of.answer.done() for of in (one, other))
+    return one.method == other.method and not any(
+        of.losses or of.excused or of.starts or of.answer.done() for of in (one, other)
+    )

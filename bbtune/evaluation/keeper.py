@@ -38,7 +38,7 @@ class Keeper:
         self._joining: set[str] = set()
         self._left: set[str] = set()
         self._last = time.monotonic()
-        self._keeps_house = False
+        self._ray.get_runtime_context().current_actor.keep_house.remote()
 
     async def join(self, search: str, plan: Sequence[Any], count: int) -> int:
         """Take in a search.
@@ -47,13 +47,17 @@ class Keeper:
             plan: a reference to it, in a list, so that it is not fetched to here.
             count: evaluators that it asks for; the pool has as many as the one that asks for most.
 
+        Raises:
+            NotJoined: if the pool has failed and is about to end.
+
         Returns:
             How many evaluators are there; none where the search has left, as calls that are sent while the pool starts
             may change places.
         """
-        self._begin()
         if search in self._left:
             return 0
+        if self._hosts.has_failed:
+            raise NotJoined(search)
         self._joining.add(search)
         self._hear(search)
         try:
@@ -85,7 +89,6 @@ class Keeper:
 
     async def leave(self, search: str) -> None:
         """Let a search go for good."""
-        self._begin()  # its call to join may have been cut off
         self._left.add(search)
         self.forget(search)
 
@@ -110,16 +113,12 @@ class Keeper:
         self._last = time.monotonic()
         self._hosts.leave(search)
 
-    def _begin(self) -> None:
-        """Keep house from the first call on."""
-        if not self._keeps_house:
-            self._keeps_house = True
-            self._ray.get_runtime_context().current_actor.keep_house.remote()
-
     def _check(self, search: str) -> None:
         if search not in self._heard:
             raise NotJoined(search)
         self._hear(search)
 
     def _hear(self, search: str) -> None:
-        self._heard[search] = self._last = time.monotonic()
+        self._last = time.monotonic()
+        if search not in self._left:
+            self._heard[search] = self._last

@@ -31,8 +31,13 @@ class RayHost:
         options = {"num_cpus": spec.cpus, "num_gpus": spec.gpus, "max_restarts": 0, "enable_task_events": False}
         self._actor = ray.remote(kind).options(**options).remote()
         self._prepared: set[str] = set()
-        self._preparing: set[str] = set()
+        self._preparing: list[str] = []
         self.is_placed = False
+
+    @property
+    def loading(self) -> str | None:
+        """The search that it is, or was when it was lost, being prepared for."""
+        return self._preparing[0] if self._preparing else None
 
     async def placed(self) -> None:
         """Wait until it has room and has started."""
@@ -44,13 +49,13 @@ class RayHost:
         if search in self._prepared:
             return
         self._prepared.add(search)
-        self._preparing.add(search)
+        self._preparing.append(search)
         try:
             await self._answer(self._actor.prepare.remote(search, plan))
         except BbtuneError:
-            self._preparing.discard(search)
+            self._preparing.remove(search)
             raise
-        self._preparing.discard(search)  # where it was lost, that may be why
+        self._preparing.remove(search)
 
     async def start(self, search: str, method: str, calls: Sequence[Arguments]) -> list[Any]:
         """The answers to some calls, in one message."""
@@ -59,7 +64,7 @@ class RayHost:
         except EvaluationError as error:
             if not isinstance(error.__cause__, self._ray.exceptions.ObjectLostError):
                 raise
-            raise Lost("its machine is gone, and the answer with it", excused=True) from error
+            raise Lost("its machine is gone, and the answer with it") from error
 
     async def reached(self) -> None:
         """Wait until it has done what was begun before."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from bbtune.errors import BbtuneError, EvaluationError, ResourcesError
-from bbtune.evaluation.dispatch import Arguments, Dispatcher, Lost
+from bbtune.evaluation.dispatch import Arguments, Dispatcher, Lost, Served
 from bbtune.evaluation.ray_cluster import FEWER, amounts, last_line, room
 from bbtune.evaluation.ray_host import RayHost
 from bbtune.spec import EvaluatorsSpec
@@ -46,6 +46,7 @@ class RayHosts:
         self._guard: asyncio.Task[None] | None = None
         self._fault: BbtuneError | None = None
         self._ready: dict[str, asyncio.Future[None]] = {}
+        self._refusals: dict[str, BbtuneError] = {}
 
     @property
     def has_failed(self) -> bool:
@@ -73,7 +74,7 @@ class RayHosts:
             ResourcesError: if there is no room for an evaluator.
             BbtuneError: whatever the model raises while loading.
         """
-        self._check()
+        self._check(search)
         self._plans[search] = plan
         ready = self._ready[search] = asyncio.get_running_loop().create_future()
         for host in self._present():
@@ -87,7 +88,7 @@ class RayHosts:
 
     async def run(self, search: str, method: str, calls: Sequence[Arguments]) -> list[Any]:
         """Answers to ``method(*call)`` for each call, in the order of the calls."""
-        self._check()
+        self._check(search)
         return await self._calls.run(search, method, calls)
 
     async def each(self, search: str, method: str) -> list[Any]:
@@ -97,11 +98,14 @@ class RayHosts:
     def leave(self, search: str) -> None:
         """Let the evaluators forget a search."""
         self._plans.pop(search, None)
+        self._refusals.pop(search, None)
         if (ready := self._ready.pop(search, None)) is not None:
             ready.cancel()  # of one that gives up while it joins
         self._calls.forget(search)
         for host in self._present():
             host.forget(search)
+        if self._plans and self._fault is None:
+            self._open_places()  # what was given up may have been for its sake
 
     def process_ids(self) -> list[Any]:
         """References to the process id of each evaluator that is there."""
@@ -116,9 +120,9 @@ class RayHosts:
                 host.kill()
         self._places.clear()
 
-    def _check(self) -> None:
-        if self._fault is not None:
-            raise self._fault
+    def _check(self, search: str) -> None:
+        if (fault := self._fault or self._refusals.get(search)) is not None:
+            raise fault
 
     def _present(self) -> list[RayHost]:
         return [host for host in self._places.values() if host is not None and host.is_placed]
@@ -135,37 +139,41 @@ class RayHosts:
         assert place is not None  # for mypy
         deaths = 0
         while True:
-            preparing = ""
             host = self._places[place] = RayHost(self._ray, self._kind, self._spec)
-            answered = 0
+            served = Served(0, "", False)
             try:
                 await host.placed()
-                for preparing in list(self._plans):
-                    await self._prepare(host, preparing)
-                preparing = ""
-                answered, reason = await self._calls.serve(host)
+                for search in list(self._plans):
+                    await self._prepare(host, search)
+                served = await self._calls.serve(host)
+                reason = served.loss
             except (Lost, BbtuneError) as loss:
                 reason = str(loss)
             host.kill()
-            deaths = 0 if answered else deaths + 1
+            if served.answered:
+                deaths = 0
+            elif not served.blamed and (host.loading is None or host.loading in self._plans):
+                deaths += 1  # else a call did it, and will end its search, or a search that has left
             if deaths == _DEATHS:
-                if not self._refused(preparing, reason):
+                if not self._refused(host.loading, reason):
                     break
                 deaths = 0
             self._say(f"an evaluator was lost ({reason}), another takes its place")
         self._places.pop(place)
+        self._say(f"{_DEATHS} evaluators in a row were lost ({reason}), no other takes their place")
         if not self._places:
             self._fail(_too_many(reason))
 
-    def _refused(self, search: str, reason: str) -> bool:
-        """Whether a search was sent away because what it loads has ended the evaluators of others, too."""
-        if len(self._places) > 1 or search not in self._plans or len(self._plans) == 1:
+    def _refused(self, search: str | None, reason: str) -> bool:
+        """Whether the last evaluators were lost over what one search loads; it is sent away, and others can go on."""
+        if len(self._places) > 1 or search is None or len(self._plans) == 1:
             return False
-        self._calls.fail(_too_many(reason), search)
+        error = self._refusals[search] = _too_many(reason)
+        self._calls.fail(error, search)
         if not self._ready[search].done():
-            self._ready[search].set_exception(_too_many(reason))
+            self._ready[search].set_exception(error)
         del self._plans[search]
-        self._open_places()  # those that had given up over it
+        self._open_places()  # those that were given up over it
         return True
 
     def _closed(self, task: asyncio.Task[None]) -> None:

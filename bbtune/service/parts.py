@@ -12,7 +12,7 @@ from bbtune.service.ask import ask
 from bbtune.service.ports import HOST
 from bbtune.service.processes import MARK
 from bbtune.service.state import FOLDER, Service
-from bbtune.service.token import read_token
+from bbtune.service.token import service_token
 
 RAY, MLFLOW = "ray", "mlflow"
 STORAGE = "BBTUNE_STORAGE"  # environment: where runs of submitted jobs go
@@ -111,7 +111,7 @@ def mlflow_server(service: Service, port: int) -> Part:
 
 def is_ready(part: Part, token_file: Path) -> bool:
     """Whether a part answers; Ray to this service's own token."""
-    token = read_token(token_file) if part.name == RAY else None
+    token = service_token(token_file) if part.name == RAY else None
     return all(ask(address, token, timeout_s=2).ok for address in part.answers)
 
 

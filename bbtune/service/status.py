@@ -14,7 +14,7 @@ from bbtune.service.log import last_lines
 from bbtune.service.parts import MLFLOW, RAY
 from bbtune.service.processes import find
 from bbtune.service.state import Service
-from bbtune.service.token import read_token
+from bbtune.service.token import service_token
 
 _DEAD = "has died; `bbtune up` starts it again"
 _OVER = ("SUCCEEDED", "FAILED", "STOPPED")
@@ -46,7 +46,7 @@ def _ray(service: Service) -> Status:
         lost = "; jobs that ran are gone from it: submit them again, they go on where they were"
         return Status([f"Ray     {_DEAD}{lost}", f"        {last_lines(service, RAY)}"], False)
     try:
-        token = read_token(service.token_file)
+        token = service_token(service.token_file)
     except BbtuneError as error:
         return Status([f"Ray     runs, but {error}"], False)
     first = f"Ray     up for {_duration(born)}, job server {service.dashboard}, head {service.ray_address}"

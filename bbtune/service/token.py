@@ -25,7 +25,7 @@ def make_token(path: Path) -> None:
         writing.write(secrets.token_hex(_BYTES))
 
 
-def read_token(path: Path, source: str = "", todo: str = "remove the file, then: bbtune down, bbtune up") -> str:
+def read_token(path: Path, source: str, todo: str) -> str:
     """The token of a file.
 
     Args:
@@ -33,13 +33,22 @@ def read_token(path: Path, source: str = "", todo: str = "remove the file, then:
         todo: what to do where it holds none.
 
     Raises:
-        BbtuneError: if there is none.
+        BbtuneError: if it cannot be read, or holds no token.
     """
     try:
         told = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise BbtuneError(f"{source or path}: the token cannot be read ({error}); {todo}") from error
-    return sound_token(told, source or str(path), todo)
+        raise BbtuneError(f"{source}: the token cannot be read ({error}); {todo}") from error
+    return sound_token(told, source, todo)
+
+
+def service_token(path: Path) -> str:
+    """The token of a service that was started here.
+
+    Raises:
+        BbtuneError: if it cannot be read, or holds no token.
+    """
+    return read_token(path, str(path), "bbtune down, then bbtune up make a new one")
 
 
 def sound_token(told: str, source: str, todo: str) -> str:

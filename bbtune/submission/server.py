@@ -12,7 +12,7 @@ from bbtune.errors import BbtuneError, hide_credentials
 from bbtune.service.ask import ask
 from bbtune.service.cluster import refusal
 from bbtune.service.state import Service, read_service
-from bbtune.service.token import read_token, sound_token
+from bbtune.service.token import read_token, service_token, sound_token
 
 ADDRESS = "RAY_API_SERVER_ADDRESS"  # environment, as Ray knows it
 _TOKEN, _TOKEN_PATH = "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
@@ -90,10 +90,10 @@ def _tokens(service: Service | None) -> Iterator[tuple[str, str]]:
     if path := os.environ.get(_TOKEN_PATH):
         yield read_token(Path(path), f"{_TOKEN_PATH}={path}", _TODO), f"{_TOKEN_PATH}={path}"
     if service is not None:
-        yield read_token(service.token_file), str(service.token_file)
+        yield service_token(service.token_file), str(service.token_file)
     shared = Path.home() / ".ray" / "auth_token"
     if shared.is_file():
-        yield read_token(shared, todo=_TODO), str(shared)
+        yield read_token(shared, str(shared), _TODO), str(shared)
 
 
 def _reach(server: Server) -> None:

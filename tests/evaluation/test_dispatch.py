@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from bbtune.errors import EvaluationError
 from bbtune.evaluation import dispatch
-from bbtune.evaluation.dispatch import Dispatcher, Lost
+from bbtune.evaluation.dispatch import Dispatcher, Lost, Served
 
 
 class FakeHost:
@@ -232,13 +232,22 @@ def test_hosts_that_something_else_has_ended_are_not_held_against_the_call_that_
 
     async def work() -> list[int]:
         dispatcher, hosts = Dispatcher(), [FakeHost(dies_at=1, excused=True) for _ in range(4)]
-        return await with_hosts(dispatcher, [*hosts, FakeHost()], dispatcher.run("a", "square", calls(3)))
+        return await with_hosts(dispatcher, [*hosts, FakeHost()], dispatcher.run("a", "square", calls(1)))
 
-    assert asyncio.run(work()) == [0, 1, 4]
+    assert asyncio.run(work()) == [0]
+
+
+def test_hosts_that_are_lost_for_ever_end_a_call_whatever_the_excuse():
+    async def work() -> None:
+        dispatcher, hosts = Dispatcher(), [FakeHost(dies_at=1, excused=True) for _ in range(12)]
+        await with_hosts(dispatcher, hosts, dispatcher.run("a", "square", calls(1)))
+
+    with pytest.raises(EvaluationError, match="9 evaluators died over the same call"):
+        asyncio.run(work())
 
 
 def test_a_host_that_is_found_lost_without_a_call_is_let_go():
-    async def work() -> tuple[tuple[int, str], int]:
+    async def work() -> tuple[Served, int]:
         dispatcher, host = Dispatcher(), FakeHost()
         serving = asyncio.create_task(dispatcher.serve(host))
         await asyncio.sleep(0)
@@ -247,7 +256,7 @@ def test_a_host_that_is_found_lost_without_a_call_is_let_go():
         dispatcher.lose(host, Lost("its machine is gone"))
         return await asyncio.wait_for(serving, 5), dispatcher.hosts
 
-    assert asyncio.run(work()) == ((0, "its machine is gone"), 0)
+    assert asyncio.run(work()) == (Served(0, "its machine is gone", blamed=False), 0)
 
 
 def test_of_a_search_that_has_failed_nothing_is_begun_again_when_a_host_is_lost():

@@ -11,7 +11,7 @@ import pytest
 from bbtune.errors import BbtuneError, ResourcesError
 from bbtune.service.ports import HABIT, Wanted, choose_ports, is_free
 from bbtune.service.state import Recorded, Service, forget_service, held, read_service, service_folder, write_service
-from bbtune.service.token import loose_mode, make_token, read_token
+from bbtune.service.token import loose_mode, make_token, service_token
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def test_a_token_is_its_owners_alone_whatever_the_umask(tmp_path):
     finally:
         os.umask(kept)
     assert stat.S_IMODE((tmp_path / "token").stat().st_mode) == 0o600
-    assert len(read_token(tmp_path / "token")) == 64
+    assert len(service_token(tmp_path / "token")) == 64
 
 
 def test_the_file_of_a_token_is_opened_with_its_final_mode(tmp_path, monkeypatch):
@@ -91,15 +91,15 @@ def test_a_token_that_is_there_stays_and_loses_its_loose_mode(tmp_path):
     path.chmod(0o644)
     assert loose_mode(path) == "0644"
     make_token(path)
-    assert (read_token(path), loose_mode(path)) == ("kept", None)
+    assert (service_token(path), loose_mode(path)) == ("kept", None)
 
 
 def test_an_empty_or_missing_token_is_told(tmp_path):
     with pytest.raises(BbtuneError, match="cannot be read"):
-        read_token(tmp_path / "token")
+        service_token(tmp_path / "token")
     (tmp_path / "token").write_text("\n")
-    with pytest.raises(BbtuneError, match="visible ASCII characters; remove the file"):
-        read_token(tmp_path / "token")
+    with pytest.raises(BbtuneError, match="visible ASCII characters; bbtune down, then"):
+        service_token(tmp_path / "token")
 
 
 def test_no_port_is_given_out_twice_and_all_are_free():
