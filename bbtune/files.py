@@ -55,7 +55,7 @@ def replaced(path: Path) -> Iterator[Path]:
     Others may be at the same: the last wins. What a process that was killed has left is removed after an hour.
     """
     for left in path.parent.glob(f"{escape(path.name)}.*.part"):
-        with suppress(FileNotFoundError):
+        with suppress(OSError):  # gone meanwhile, or somebody else's
             if time.time() - left.stat().st_mtime > _ABANDONED_S:
                 left.unlink()
     part = path.with_name(f"{path.name}.{uuid4().hex[:8]}.part")
@@ -63,7 +63,8 @@ def replaced(path: Path) -> Iterator[Path]:
     mode = part.stat().st_mode
     try:
         yield part
-        part.chmod(mode)  # safetensors leaves files that nobody else can read
+        with suppress(OSError):  # some file systems have no modes
+            part.chmod(mode)  # safetensors leaves files that nobody else can read
         with part.open("rb") as file:
             os.fsync(file.fileno())
         part.replace(path)

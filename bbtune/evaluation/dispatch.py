@@ -23,6 +23,7 @@ _EXCUSED = 9  # that are, too, where something else may have killed each
 _LOOK_S = 0.1  # between looks for slow hosts
 _SLOW = 4.0  # times the median of its siblings that a call may take before it is started elsewhere, too
 _LEAST_S = 2.0  # that any call may take
+_SETTLE_S = 2.0  # longest wait for the calls of a lost host to be told
 _EACH_S = 10.0  # longest wait for what each host is asked
 _SIBLINGS = 64  # last calls of the same kind whose times are kept
 _FEW = 3  # of which nothing can be said yet
@@ -91,6 +92,12 @@ class _Seat:
     loss: str = ""
     blamed: bool = False
 
+    async def settled(self) -> None:
+        """Wait until all that it held is known to be lost; which of them comes first is chance."""
+        until = time.monotonic() + _SETTLE_S
+        while self.held and time.monotonic() < until:
+            await asyncio.sleep(_LOOK_S / 10)
+
     @property
     def calls(self) -> list[_Call]:
         return [call for bundle in self.held for call in bundle]
@@ -133,6 +140,7 @@ class Dispatcher:
         self._hand_out()
         try:
             await seat.gone.wait()
+            await seat.settled()
         finally:
             self._leave(seat)
         return Served(seat.answered, seat.loss, seat.blamed)

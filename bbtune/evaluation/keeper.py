@@ -13,6 +13,7 @@ from bbtune.evaluation.ray_hosts import RayHosts
 from bbtune.spec import EvaluatorsSpec
 
 _LOOK_S = 1.0
+_FIRST_S = 60.0  # until the first call comes, which may be slow
 
 
 class NotJoined(Exception):
@@ -37,7 +38,7 @@ class Keeper:
         self._heard: dict[str, float] = {}  # when a search last asked
         self._joining: set[str] = set()
         self._left: set[str] = set()
-        self._last = time.monotonic()
+        self._last = time.monotonic() + _FIRST_S
         self._ray.get_runtime_context().current_actor.keep_house.remote()
 
     async def join(self, search: str, plan: Sequence[Any], count: int) -> int:

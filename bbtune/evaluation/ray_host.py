@@ -39,6 +39,10 @@ class RayHost:
         """The search that it is, or was when it was lost, being prepared for."""
         return self._preparing[0] if self._preparing else None
 
+    def has_loaded(self, search: str) -> bool:
+        """Whether it is prepared for a search."""
+        return search in self._prepared and search not in self._preparing
+
     async def placed(self) -> None:
         """Wait until it has room and has started."""
         await self._answer(self._actor.process_id.remote())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -93,6 +94,7 @@ class RayHosts:
 
     async def each(self, search: str, method: str) -> list[Any]:
         """Answers to ``method()`` of every evaluator."""
+        self._check(search)
         return await self._calls.each(search, method)
 
     def leave(self, search: str) -> None:
@@ -105,7 +107,7 @@ class RayHosts:
         for host in self._present():
             host.forget(search)
         if self._plans and self._fault is None:
-            self._open_places()  # what was given up may have been for its sake
+            self._open_places()  # those that were given up may have been for its sake
 
     def process_ids(self) -> list[Any]:
         """References to the process id of each evaluator that is there."""
@@ -137,7 +139,7 @@ class RayHosts:
         """Keep one actor at work, the next when it is lost."""
         place = asyncio.current_task()
         assert place is not None  # for mypy
-        deaths = 0
+        deaths: Counter[str | None] = Counter()  # in a row, by what was being loaded
         while True:
             host = self._places[place] = RayHost(self._ray, self._kind, self._spec)
             served = Served(0, "", False)
@@ -145,19 +147,21 @@ class RayHosts:
                 await host.placed()
                 for search in list(self._plans):
                     await self._prepare(host, search)
+                    del deaths[search]
                 served = await self._calls.serve(host)
                 reason = served.loss
             except (Lost, BbtuneError) as loss:
                 reason = str(loss)
             host.kill()
             if served.answered:
-                deaths = 0
-            elif not served.blamed and (host.loading is None or host.loading in self._plans):
-                deaths += 1  # else a call did it, and will end its search, or a search that has left
-            if deaths == _DEATHS:
-                if not self._refused(host.loading, reason):
+                deaths.clear()
+            over = host.loading
+            if not served.blamed and (over is None or over in self._plans):
+                deaths[over] += 1  # else a call did it, and will end its search, or a search that has left
+            if deaths[over] == _DEATHS:
+                if not self._refused(over, reason):
                     break
-                deaths = 0
+                del deaths[over]
             self._say(f"an evaluator was lost ({reason}), another takes its place")
         self._places.pop(place)
         self._say(f"{_DEATHS} evaluators in a row were lost ({reason}), no other takes their place")
@@ -165,15 +169,17 @@ class RayHosts:
             self._fail(_too_many(reason))
 
     def _refused(self, search: str | None, reason: str) -> bool:
-        """Whether the last evaluators were lost over what one search loads; it is sent away, and others can go on."""
-        if len(self._places) > 1 or search is None or len(self._plans) == 1:
+        """Whether evaluators are lost over a search that none has loaded; it is sent away, and the others go on."""
+        if search is None or len(self._plans) == 1 or any(host.has_loaded(search) for host in self._present()):
             return False
-        error = self._refusals[search] = _too_many(reason)
+        error = self._refusals[search] = EvaluationError(
+            f"{_DEATHS} evaluators in a row died while they loaded this search ({reason}; out of memory?), and the pool "
+            "serves others, too; nothing is lost: bbtune resume DIR --set evaluators.pool=private, on larger machines"
+        )
         self._calls.fail(error, search)
         if not self._ready[search].done():
             self._ready[search].set_exception(error)
         del self._plans[search]
-        self._open_places()  # those that were given up over it
         return True
 
     def _closed(self, task: asyncio.Task[None]) -> None:

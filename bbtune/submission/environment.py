@@ -35,7 +35,7 @@ def runtime_env(path: Path | None, working_dir: Path) -> dict[str, Any]:
     """
     if path is not None and not path.is_file():
         raise BbtuneError(f"--runtime-env: expected a YAML file, found none at {path}")
-    raw = {} if path is None else read_yaml(path, f"environment {path}")
+    raw = {} if path is None else read_yaml(path, "environment")
     if faults := list(_faults(raw)):
         raise JobError(faults, f"environment {path}")
     return {**raw, "env_vars": {**_ALWAYS, **(raw.get("env_vars") or {})}, "working_dir": str(working_dir)}

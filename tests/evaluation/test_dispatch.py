@@ -246,6 +246,25 @@ def test_hosts_that_are_lost_for_ever_end_a_call_whatever_the_excuse():
         asyncio.run(work())
 
 
+def test_a_call_is_blamed_though_the_loss_of_the_one_behind_it_is_told_first():
+    class Tells(FakeHost):
+        async def start(self, search: str, method: str, calls: Sequence[tuple[Any, ...]]) -> list[Any]:
+            await asyncio.sleep(0.1 if search == "deadly" else 0.01)
+            raise Lost("a dead host")
+
+    async def work() -> Served:
+        dispatcher = Dispatcher()
+        serving = asyncio.create_task(dispatcher.serve(Tells()))
+        await asyncio.sleep(0)
+        asked = [asyncio.create_task(dispatcher.run(search, "square", calls(1))) for search in ("deadly", "other")]
+        served = await asyncio.wait_for(serving, 5)
+        for task in asked:
+            task.cancel()
+        return served
+
+    assert asyncio.run(work()) == Served(0, "a dead host", blamed=True)
+
+
 def test_a_host_that_is_found_lost_without_a_call_is_let_go():
     async def work() -> tuple[Served, int]:
         dispatcher, host = Dispatcher(), FakeHost()

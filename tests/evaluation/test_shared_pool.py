@@ -191,7 +191,7 @@ def test_a_search_that_is_too_much_for_the_evaluators_is_sent_away_and_the_other
     working = threading.Thread(target=go_on)
     working.start()
     try:
-        with pytest.raises(EvaluationError, match="3 evaluators in a row died before they gave a result"):
+        with pytest.raises(EvaluationError, match="3 evaluators in a row died while they loaded this search"):
             SharedPool(plan_of(make_job("bert", evaluators=SHARED, seed=13)), host=host)
         until = time.monotonic() + 60
         while len(first.process_ids()) < 2 and time.monotonic() < until:
