@@ -173,8 +173,8 @@ class RayHosts:
         if search is None or len(self._plans) == 1 or any(host.has_loaded(search) for host in self._present()):
             return False
         error = self._refusals[search] = EvaluationError(
-            f"{_DEATHS} evaluators in a row died while they loaded this search ({reason}; out of memory?), and the pool "
-            "serves others, too; nothing is lost: bbtune resume DIR --set evaluators.pool=private, on larger machines"
+            f"{_DEATHS} evaluators in a row died while they loaded this search ({reason}; out of memory?), and others "
+            "share them; nothing is lost: bbtune resume DIR --set evaluators.pool=private, on larger machines"
         )
         self._calls.fail(error, search)
         if not self._ready[search].done():
