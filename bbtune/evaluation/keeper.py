@@ -94,8 +94,9 @@ class Keeper:
         self.forget(search)
 
     async def process_ids(self) -> list[int]:
-        """Of the evaluators."""
-        return [int(number) for number in await asyncio.gather(*self._hosts.process_ids())]
+        """Of the evaluators that are there."""
+        found = await asyncio.gather(*self._hosts.process_ids(), return_exceptions=True)
+        return [int(number) for number in found if not isinstance(number, BaseException)]
 
     async def keep_house(self) -> None:
         """Forget silent searches, and end the pool when none has been there for a time."""
