@@ -176,18 +176,23 @@ def generations_of(folder: Path, skip: int = 3) -> list[tuple[int, float]]:
 
 def overhead(rounds: int, generations: int) -> None:
     """The coordinator's own cost, ask, tell, journal, messages, dev and MLflow, of a generation of 100 ms."""
-    population, whole_s = 20, 0.1
+    sizes, population, whole_s = (1, 2, 4), 20, 0.1
     table = Table(
         "actors", "optimizer", "MLflow", "generations", "median ms", "mean ms", "Ray alone ms", "of the generation, %"
     )
     with tempfile.TemporaryDirectory() as folder:
         cases = [
             (actors, optimizer, database)
-            for actors in (1, 2, 4)
+            for actors in sizes
             for optimizer in ("cma-diagonal", "spsa", "gauss-newton")
             for database in (None, f"sqlite:///{folder}/mlflow.db")
         ]
-        bare: dict[int, float] = {}
+        bare = {
+            actors: alone(
+                job("spsa", actors, population, generations, None), whole_s * actors / population, generations
+            )
+            for actors in sizes
+        }
         found: dict[tuple[int, str, bool], list[list[tuple[int, float]]]] = {}
         for number in range(rounds):
             for actors, optimizer, database in cases:
@@ -196,8 +201,6 @@ def overhead(rounds: int, generations: int) -> None:
                 out = Path(folder) / f"{actors}-{optimizer}-{database is not None}-{number}"
                 api.run(spec, out)
                 found.setdefault((actors, optimizer, database is not None), []).append(generations_of(out))
-                if actors not in bare:
-                    bare[actors] = alone(spec, whole_s * actors / population, generations)
         for (actors, optimizer, tracked), runs in found.items():
             pause = whole_s * actors / population
             own = [[took - pause * ceil(size / actors) for size, took in run] for run in runs]

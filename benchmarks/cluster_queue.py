@@ -71,9 +71,8 @@ def _report(
     storage: Path, count: int, states: Counter[str], memory: dict[float, dict[str, float]], took: float
 ) -> None:
     """What came of them."""
-    runs = sorted(
-        (path.parent for path in storage.glob("*/result.json")), key=lambda run: (run / "result.json").stat().st_mtime
-    )
+    results = sorted(storage.glob("*/result.json"), key=lambda path: path.stat().st_mtime)
+    runs = [path.parent for path in results]
     lines = {run.name: [json.loads(line) for line in (run / "journal.jsonl").read_text().splitlines()] for run in runs}
     once = sum(Counter(line["event"] for line in of)["start"] == 1 for of in lines.values())
     stops = sum(Counter(line["event"] for line in of)["stop"] == 1 for of in lines.values())

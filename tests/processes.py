@@ -1,8 +1,20 @@
-"""The processes that a test has started, by what they call themselves."""
+"""The processes that a test has started, by what they call themselves, and waiting for them."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+from typing import Any
+
 import psutil
+
+
+def until(true: Callable[[], Any], timeout_s: float) -> Any:
+    """Wait until something is true; returns what it was at last."""
+    deadline = time.monotonic() + timeout_s
+    while not (found := true()) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return found
 
 
 def ids_of(name: str, above: psutil.Process | None = None) -> list[int]:

@@ -73,6 +73,11 @@ class _Call:
     losses: int = 0  # of hosts that were at it
     excused: int = 0  # the same, where something else may have been why
 
+    @property
+    def is_suspect(self) -> bool:
+        """Whether hosts were lost while they were at it."""
+        return bool(self.losses or self.excused)
+
 
 _Bundle = tuple[_Call, ...]  # calls of one search and method that travel together
 
@@ -213,7 +218,7 @@ class Dispatcher:
             if not seat.held:
                 seat.since = time.monotonic()
             seat.held.append(bundle)
-            seat.asked_for = bundle if call.losses or call.excused else None
+            seat.asked_for = bundle if call.is_suspect else None
             for one in bundle:
                 one.starts += 1
             task = asyncio.create_task(self._work(seat, bundle))
@@ -279,10 +284,11 @@ class Dispatcher:
         """Let others do what a lost host has not answered; only what it was at may have to do with the loss."""
         self.lose(seat.host, loss)
         was_at_it = seat.at is bundle and seat.asked_for is not bundle
-        seat.blamed = seat.blamed or (was_at_it and not loss.excused)
+        blamed = was_at_it and not loss.excused
+        seat.blamed = seat.blamed or blamed
         seat.held.remove(bundle)
         for call in bundle:
-            call.losses += was_at_it and not loss.excused
+            call.losses += blamed
             call.excused += was_at_it and loss.excused
             call.starts -= 1
             if call.answer.done() or call.starts:
@@ -334,6 +340,4 @@ class Dispatcher:
 
 def _go_together(one: _Call, other: _Call) -> bool:
     """Whether calls may share a message; one over which a host was lost, or that is started again, travels alone."""
-    return one.method == other.method and not any(
-        of.losses or of.excused or of.starts or of.answer.done() for of in (one, other)
-    )
+    return one.method == other.method and not any(of.is_suspect or of.starts or of.answer.done() for of in (one, other))

@@ -132,11 +132,13 @@ class SharedPool:
                     self._say(f"waiting for an evaluator of {amounts(self._spec)} of the shared pool")
                 self._say(f"sharing a pool of {self._ray.get(self._waited(joined, _left(deadline)))} evaluators")
                 return
-            except (self._ray.exceptions.RayTaskError, *self._lost, ValueError) as error:
-                if isinstance(error, self._ray.exceptions.RayTaskError) and not isinstance(error.cause, NotJoined):
+            except self._ray.exceptions.RayTaskError as error:
+                if not isinstance(error.cause, NotJoined):
                     raise _translated(error) from error
-                cause = error  # it ended at this moment, or is about to
-                time.sleep(_PAUSE_S)
+                cause = error  # it is about to end
+            except (*self._lost, ValueError) as error:  # it ended at this moment
+                cause = error
+            time.sleep(_PAUSE_S)
         raise EvaluationError(f"expected to join a shared pool, {_TRIES} were lost ({last_line(cause)})") from cause
 
 

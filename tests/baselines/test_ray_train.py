@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
@@ -18,7 +17,7 @@ import numpy as np
 import psutil
 import pytest
 import yaml
-from processes import ids_of, is_running
+from processes import ids_of, is_running, until
 from records import lines, recorded
 from views import Witness, interrupt
 
@@ -111,13 +110,6 @@ class Auditor(Witness):
 def workers(above: psutil.Process | None = None) -> list[int]:
     """Process ids of Ray Train's workers below a process, this one without any."""
     return ids_of("ray::RayTrainWorker", above)
-
-
-def until(true: Callable[[], Any], timeout_s: float = 200.0) -> Any:
-    deadline = time.monotonic() + timeout_s
-    while not (found := true()) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    return found
 
 
 def numbers(events: Sequence[Generation]) -> list[list[float]]:
@@ -216,7 +208,7 @@ def test_a_killed_driver_resumes_to_the_result_of_a_run_that_was_not(make_raw: M
         arguments, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
     )
     try:
-        assert until(lambda: lines(cut) > 20 or process.poll() is not None)
+        assert until(lambda: lines(cut) > 20 or process.poll() is not None, 200)
         assert process.poll() is None, "the run ended before it was killed"
         below = psutil.Process(process.pid)
         training, others = workers(below), below.children(recursive=True)
@@ -226,7 +218,7 @@ def test_a_killed_driver_resumes_to_the_result_of_a_run_that_was_not(make_raw: M
     before = recorded(cut)
     assert 0 < len(before) <= EPOCHS
     assert len(training) == 2
-    assert until(lambda: not any(is_running(number) for number in training))
+    assert until(lambda: not any(is_running(number) for number in training), 200)
     for left in psutil.wait_procs(others, timeout=5)[1]:  # Ray's own agents take their time
         with suppress(psutil.NoSuchProcess):
             left.kill()
@@ -243,7 +235,7 @@ def test_an_interrupted_run_leaves_no_worker_behind_on_a_cluster_that_lasts(make
     endless = make_raw("lora", "bert", 2, epochs=1_000_000)
     with pytest.raises(KeyboardInterrupt):
         api.run(endless, tmp_path / "cut", Witness(3, interrupt))
-    assert until(lambda: not workers())
+    assert until(lambda: not workers(), 200)
 
 
 @pytest.mark.slow

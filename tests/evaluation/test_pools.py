@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from processes import ids_of
+from processes import ids_of, until
 from views import Witness
 
 from bbtune import api
@@ -221,10 +221,7 @@ def test_evaluators_join_a_search_when_room_becomes_free(make_job, monkeypatch):
         late = RayPool(plan)
         assert len(late.process_ids()) == 1
         first.close()
-        until = time.monotonic() + 60
-        while len(late.process_ids()) < 2 and time.monotonic() < until:
-            time.sleep(0.2)
-        assert len(late.process_ids()) == 2
+        assert until(lambda: len(late.process_ids()) == 2, 60)
     finally:
         first.close()
         if late is not None:

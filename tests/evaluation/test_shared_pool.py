@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
-from processes import ids_of
+from processes import ids_of, until
 
 from bbtune import api
 from bbtune.backbone.products import TORCH
@@ -38,10 +38,7 @@ def _gone():
 
 
 def gone(*names: str) -> None:
-    until = time.monotonic() + 90
-    while (left := [pid for name in names for pid in ids_of(name)]) and time.monotonic() < until:
-        time.sleep(0.1)
-    assert not left
+    assert until(lambda: not [pid for name in names for pid in ids_of(name)], 90), names
 
 
 def plan_of(job: Any) -> Any:
@@ -193,10 +190,7 @@ def test_a_search_that_is_too_much_for_the_evaluators_is_sent_away_and_the_other
     try:
         with pytest.raises(EvaluationError, match="3 evaluators in a row died while they loaded this search"):
             SharedPool(plan_of(make_job("bert", evaluators=SHARED, seed=13)), host=host)
-        until = time.monotonic() + 60
-        while len(first.process_ids()) < 2 and time.monotonic() < until:
-            time.sleep(0.1)
-        assert len(first.process_ids()) == 2
+        assert until(lambda: len(first.process_ids()) == 2, 60)
     finally:
         over.set()
         working.join()
