@@ -36,7 +36,7 @@ LAYERS: list[set[str]] = [
     {"build", "method", "result", "scored_prompts", "written"},
     {"mlflow_optimizer", "prompt_registry", "storage", "tracked_metrics"},
     {"assess", "plot", "progress", "tracking", "compare", "study", "baselines", "prompt_search", "text_tuning"},
-    {"examine", "predictor", "tracking_groups", "fan_out", "suite"},
+    {"examine", "predictor", "tracking_groups", "tuned", "fan_out", "suite"},
     {"session", "probing"},
     {"api"},
     {"study_run"},

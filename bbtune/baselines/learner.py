@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from bbtune.backbone.encoding import Row
+from bbtune.backbone.frozen import FrozenModel
 from bbtune.errors import BackboneError
 from bbtune.evaluation.scorer import label_head, load_model
 from bbtune.methods import LowRankSpec, WidthSpec, settings_of
@@ -72,11 +73,12 @@ class TextLearner(Learner):
     Args:
         plan: of the job.
         with_prompt: whether rows have room for the job's prompt.
+        model: the job's, where it is loaded already.
     """
 
-    def __init__(self, plan: Plan, with_prompt: bool) -> None:
+    def __init__(self, plan: Plan, with_prompt: bool, model: FrozenModel | None = None) -> None:
         super().__init__()
-        self.frozen = load_model(plan)
+        self.frozen = model or load_model(plan)
         self.body: nn.Module = self.frozen.model  # registered, so that its parameters are found
         self.encoder = plan.encoder(self.frozen.card, with_prompt)
         self.head = label_head(plan, self.frozen)

@@ -30,10 +30,11 @@ class PromptLearner(TextLearner):
 
     Args:
         plan: of the job.
+        model: the job's, where it is loaded already.
     """
 
-    def __init__(self, plan: Plan) -> None:
-        super().__init__(plan, with_prompt=True)
+    def __init__(self, plan: Plan, model: FrozenModel | None = None) -> None:
+        super().__init__(plan, with_prompt=True, model=model)
         self._bases = [base.detach().clone() for base in prefix_bases(self.frozen, self.encoder)]
 
     @abstractmethod
@@ -53,8 +54,8 @@ class PromptTuning(PromptLearner):
     peft's ``PromptEmbedding`` does not fit: it puts its tokens before the special ones, and into a mean of the states.
     """
 
-    def __init__(self, plan: Plan) -> None:
-        super().__init__(plan)
+    def __init__(self, plan: Plan, model: FrozenModel | None = None) -> None:
+        super().__init__(plan, model)
         self.prompt = nn.Parameter(self._bases[0])
 
     def prompts(self) -> Prompts:
@@ -65,8 +66,8 @@ class PromptTuning(PromptLearner):
 class DeepPrompts(PromptLearner):
     """Trained states (T, H) at every layer, as prefix searches have: P-Tuning v2 (Liu et al. 2021, 2110.07602)."""
 
-    def __init__(self, plan: Plan) -> None:
-        super().__init__(plan)
+    def __init__(self, plan: Plan, model: FrozenModel | None = None) -> None:
+        super().__init__(plan, model)
         self.layers = nn.ParameterList(self._bases)
 
     def prompts(self) -> Prompts:
@@ -77,8 +78,8 @@ class DeepPrompts(PromptLearner):
 class LowRankPrompt(PromptLearner):
     """A prompt at the input that differs from its text by a product of rank r (Xiao et al. 2023, arXiv 2310.10094)."""
 
-    def __init__(self, plan: Plan) -> None:
-        super().__init__(plan)
+    def __init__(self, plan: Plan, model: FrozenModel | None = None) -> None:
+        super().__init__(plan, model)
         tokens, size = self._bases[0].shape
         self.change = _Product(plan, (tokens, size), self._bases[0])
 

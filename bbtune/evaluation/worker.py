@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from bbtune.backbone.calibration import layer_stds
+from bbtune.backbone.encoding import Encoder
 from bbtune.backbone.frozen import FrozenModel
 from bbtune.backbone.memory import held, used_memory
 from bbtune.backbone.packing import chunks
@@ -37,7 +38,7 @@ class Worker(Scorer):
     def __init__(self, plan: SearchPlan, model: FrozenModel | None = None) -> None:
         super().__init__(plan, with_prompt=True, model=model)
         self._plan = plan
-        self._space = self._prompt_space()
+        self._space = prompt_space(plan, self.model, self._encoder)
         self._splits: dict[str, Prepared] = {}
         self._part: tuple[str, Subset, Prepared] | None = None  # of a split; the last one asked for
         # Candidates of one forward, halved when memory runs out. One fills the products of a CPU.
@@ -165,8 +166,14 @@ class Worker(Scorer):
         texts, order = prepared
         return self._ordered(self._path.read(texts, prompts, layer), order)
 
-    def _prompt_space(self) -> PromptSpace:
-        spec, model = self._plan.spec, self.model
-        bases = prefix_bases(model, self._encoder) if spec.prompt.kind == "prefix" else []
-        shape = (self._encoder.prompt_length, model.hidden_size)
-        return PromptSpace(spec.seed, self._plan.layers, shape, spec.prompt.intrinsic_dim, bases, model.device)
+
+def prompt_space(plan: SearchPlan, model: FrozenModel, encoder: Encoder) -> PromptSpace:
+    """From scaled z to the prompts of a search, on its model.
+
+    Args:
+        encoder: of rows with the prompt.
+    """
+    spec = plan.spec
+    bases = prefix_bases(model, encoder) if spec.prompt.kind == "prefix" else []
+    shape = (encoder.prompt_length, model.hidden_size)
+    return PromptSpace(spec.seed, plan.layers, shape, spec.prompt.intrinsic_dim, bases, model.device)
