@@ -21,7 +21,7 @@ from bbtune.evaluation.worker import prompt_space
 from bbtune.plan import Plan
 from bbtune.result import TuneResult
 from bbtune.search_plan import SearchPlan, tuned_layers
-from bbtune.spec import BaselineJob, BaseJob, JobSpec
+from bbtune.spec import BaseJob, BaselineJob, JobSpec
 from bbtune.task.task import Example
 from bbtune.task.template import Template
 
