@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from bbtune.backbone.sources import ModelCard, check_memory
+from bbtune.backbone_spec import BackboneSpec
 from bbtune.endpoint_spec import NOT_OF_THE_TRACE
 from bbtune.errors import BbtuneError, Fault, JobError, JournalError
 from bbtune.examine import examine, make_plan
@@ -16,9 +17,10 @@ from bbtune.plan import Card
 from bbtune.probing import forecast_job
 from bbtune.progress import Show
 from bbtune.result import JOURNAL, RESULT, SPEC, STUDY, TuneResult, study_hint
+from bbtune.run_spec import MONEY
 from bbtune.session import Session, check_same_run, recorded_events, run_card, start_record
 from bbtune.source_names import local_path
-from bbtune.spec import MONEY, BackboneSpec, BaseJob, TextJob
+from bbtune.spec import BaseJob, TextJob
 from bbtune.storage.home import Home, fetched, home_of
 from bbtune.storage.place import Place, place_named, run_place
 from bbtune.text_spec import WriterSpec

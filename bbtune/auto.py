@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from bbtune.cost import Sizes
-from bbtune.spec import BudgetSpec, JobSpec
+from bbtune.run_spec import BudgetSpec
+from bbtune.spec import JobSpec
 
 _ROUNDS = 8  # of probes that the budget should hold, at least
 _LEAST_PROBES = 4  # fewer say too little of a step

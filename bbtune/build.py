@@ -17,11 +17,12 @@ from bbtune.optimizers import make_optimizer
 from bbtune.optimizers.base import Array, Optimizer
 from bbtune.optimizers.restarts import Restarts
 from bbtune.optimizers.structure import Structure
+from bbtune.run_spec import MONEY
 from bbtune.schedule import RecentGain, RoundRobin, Schedule, WholeSweeps
 from bbtune.search import Accept, BestEver, BlockSearch, Improves, Pull, Search
 from bbtune.seeds import generator
 from bbtune.selection import Selection
-from bbtune.spec import MONEY, BaseJob, JobSpec, TextJob
+from bbtune.spec import BaseJob, JobSpec, TextJob
 from bbtune.text_search import make_text_search as search_by_name
 from bbtune.text_search.choices import Choices
 from bbtune.text_search.minibatch import Minibatches

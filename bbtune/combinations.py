@@ -8,7 +8,9 @@ from typing import Any
 
 from bbtune.errors import Fault, hide_credentials
 from bbtune.optimizers.base import population_asked
-from bbtune.spec import MONEY, BaseJob, BaselineJob, JobSpec, MethodSpec
+from bbtune.prompt_spec import MethodSpec
+from bbtune.run_spec import MONEY
+from bbtune.spec import BaseJob, BaselineJob, JobSpec
 
 
 def combination_faults(spec: BaseJob, broken: set[str]) -> list[Fault]:

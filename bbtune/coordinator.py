@@ -18,7 +18,8 @@ import typer
 from bbtune.commands.studies import seeded, worked_through
 from bbtune.commands.terminal import exit_in_words, shown
 from bbtune.errors import Fault, JobError, ResourcesError
-from bbtune.spec import BaseJob, TrackingSpec
+from bbtune.run_spec import TrackingSpec
+from bbtune.spec import BaseJob
 from bbtune.storage.place import STORAGE
 from bbtune.study import Group, Study
 

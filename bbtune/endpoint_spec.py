@@ -35,26 +35,44 @@ class PriceSpec(Part):
     """Dollars for a million tokens."""
 
     input: Annotated[float, Field(ge=0)]
+    """Of prompts."""
     output: Annotated[float, Field(ge=0)]
+    """Of answers."""
 
 
 class ApiSpec(Part):
     """A model behind an OpenAI-compatible API, or one that is served here for the length of a run."""
 
     base_url: Annotated[str, AfterValidator(_address)] | None = None
+    """The endpoint, with `/v1` or the like."""
     model: Annotated[str, Field(min_length=1)] | None = None
+    """The model's name there."""
     api_key_env: Annotated[str, AfterValidator(_variable)] | None = None
+    """The variable of the environment that holds the key, never the key itself."""
     serve: Annotated[str, Field(pattern=r"^(cache|path):.+")] | None = None
+    """In place of `base_url` and `model`: `cache:NAME` or `path:FILE.gguf`, served on 127.0.0.1 while the run lasts."""
     style: Literal["auto", "chat", "completion"] = "auto"
+    """How it is asked."""
     read: Literal["auto", "label-logprobs", "prompt-logprobs", "generated"] = "auto"
+    """How labels are scored; `auto` takes the best that the server can do."""
     price: PriceSpec | None = None
+    """`{input, output}`, dollars for a million tokens; `budget.dollars` needs it."""
     concurrency: Annotated[int, Field(ge=1)] = 8
+    """Requests in flight at once, at most."""
     requests_per_minute: Annotated[int, Field(ge=1)] | None = None
+    """Kept in any 60 seconds, over all threads of a run; runs of a study that ask one endpoint take turns."""
     tokens_per_minute: Annotated[int, Field(ge=1)] | None = None
+    """As `requests_per_minute`."""
     timeout_s: Annotated[float, Field(gt=0)] = 60.0
+    """Seconds without a sign of life after which an attempt is given up."""
     attempts: Annotated[int, Field(ge=1)] = 6
+    """At one request that breaks (408, 409, 5xx, time-outs, cut or garbled answers); being told to wait (429, 503,
+    `Retry-After`) is no attempt."""
     patience_s: Annotated[float, Field(gt=0)] = 120.0
+    """Seconds without any success after which the endpoint counts as down, and the run stops so that it can be
+    resumed."""
     cache: bool = True
+    """Answers are kept in `~/.cache/bbtune/answers.sqlite` (`$BBTUNE_CACHE`), by a hash of place, model and request."""
 
     @model_validator(mode="after")
     def _one_place(self) -> Self:

@@ -10,7 +10,8 @@ from typing import Any
 from bbtune.errors import BbtuneError
 from bbtune.evaluation.ray_cluster import check_cluster, import_ray, joined_cluster, last_line
 from bbtune.evaluation.shared_pool import pool_key
-from bbtune.spec import BaseJob, EvaluatorsSpec
+from bbtune.run_spec import EvaluatorsSpec
+from bbtune.spec import BaseJob
 from bbtune.study import Member
 
 _LOSSES = 2  # of a run's process or machine, after each of which it goes on elsewhere

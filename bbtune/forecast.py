@@ -13,7 +13,7 @@ from bbtune.endpoint.request import Request, Style
 from bbtune.endpoint.usage import Bound
 from bbtune.endpoint_spec import ApiSpec
 from bbtune.prompts.text import CHARACTERS, TextSpace, cut_fields
-from bbtune.spec import BudgetSpec
+from bbtune.run_spec import BudgetSpec
 from bbtune.task.task import Example
 from bbtune.task.template import Template
 from bbtune.text_plan import TextPlan

@@ -27,7 +27,7 @@ from bbtune.errors import BbtuneError, BudgetReached, DeadlineReached, JournalEr
 from bbtune.evaluation.base import Evaluator, Scores, Split
 from bbtune.files import hold
 from bbtune.objective import Subset
-from bbtune.spec import MONEY
+from bbtune.run_spec import MONEY
 
 FORMAT = 6
 Record = dict[str, Any]

@@ -1,11 +1,11 @@
 """What a baseline is given in a job: ``method: {name: ...}``, one small class for each kind of method.
 
-A job whose method has no name is a search (:class:`bbtune.spec.MethodSpec`).
+A job whose method has no name is a search (:class:`bbtune.prompt_spec.MethodSpec`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -15,7 +15,31 @@ class Part(BaseModel):
     """A part of a job: strict, frozen, unknown keys refused."""
 
     # Inputs are hidden so that a refused password is not shown by pydantic's own error text either.
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, hide_input_in_errors=True)
+    # What a key means stands behind it once, for readers, `bbtune schema` and the reference.
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        allow_inf_nan=False,
+        hide_input_in_errors=True,
+        use_attribute_docstrings=True,
+    )
+
+
+def filled_in(*keys: str, given: Mapping[str, Any] | None = None) -> Callable[[dict[str, Any]], None]:
+    """For the JSON Schema of a part: its validator fills keys in that are declared without a default.
+
+    Args:
+        keys: of the part.
+        given: what the rest of the part must hold for that; None for nothing.
+    """
+
+    def change(schema: dict[str, Any]) -> None:
+        schema["required"] = [key for key in schema["required"] if key not in keys]
+        if given is not None:
+            schema["anyOf"] = [{"required": list(keys)}, dict(given)]
+
+    return change
 
 
 class Price(NamedTuple):
@@ -48,6 +72,7 @@ class EnsembleSpec(MethodPart):
 
     name: Literal["template-ensemble"]
     templates: Annotated[list[str], Field(min_length=2)]
+    """Of the task, two or more."""
 
     def price(self, train: int, dev: int) -> Price:
         """Dev under every template."""
@@ -59,7 +84,9 @@ class InContextSpec(MethodPart):
 
     name: Literal["in-context"]
     demonstrations: Annotated[int, Field(ge=1)] = 4
+    """Solved examples; long ones are cut to equal shares of `backbone.max_tokens`."""
     orders: Annotated[int, Field(ge=1)] = 4
+    """Draws and orders of them, of which dev selects one."""
 
     def price(self, train: int, dev: int) -> Price:
         """Dev behind every order."""
@@ -71,6 +98,7 @@ class CalibrationSpec(MethodPart):
 
     name: Literal["calibration"]
     neutral: Annotated[list[str], Field(min_length=1)] = ["N/A", "nothing", "..."]
+    """Texts that say nothing."""
 
     def price(self, train: int, dev: int) -> Price:
         """The neutral texts, and dev."""
@@ -82,6 +110,7 @@ class ProbeSpec(MethodPart):
 
     name: Literal["logistic-regression"]
     strengths: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1)] = [0.1, 1.0, 10.0, 100.0, 1000.0]
+    """Values of C, of which dev selects one."""
 
     def price(self, train: int, dev: int) -> Price:
         """Every text once, and a fit for every strength."""
@@ -91,11 +120,18 @@ class ProbeSpec(MethodPart):
 class TrainedSpec(MethodPart):
     """Gradient descent (AdamW) on the train split; dev selects the epoch and stops it early."""
 
+    model_config = ConfigDict(json_schema_extra=filled_in("learning_rate"))
+
     name: Literal["prompt-tuning", "deep-prompts", "prefix-tuning", "bitfit", "ia3", "fine-tuning"]
     learning_rate: Annotated[float, Field(gt=0)]
+    """Of AdamW; else it goes by the method."""
     epochs: Annotated[int, Field(ge=1)] = 20
+    """Passes over train at most, 100 of `mlp` and `bilstm` unless said otherwise; ten without a better one on dev end
+    it (`selection.patience`)."""
     batch_size: Annotated[int, Field(ge=1)] = 16
+    """Of all workers together."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """Of AdamW."""
 
     @model_validator(mode="before")
     @classmethod
@@ -113,6 +149,7 @@ class LowRankSpec(TrainedSpec):
 
     name: Literal["lora", "low-rank-prompt", "dept"]  # type: ignore[assignment]
     rank: Annotated[int, Field(ge=1)] = 8
+    """Of the product."""
 
 
 class WidthSpec(TrainedSpec):
@@ -120,6 +157,7 @@ class WidthSpec(TrainedSpec):
 
     name: Literal["adapter"]  # type: ignore[assignment]
     width: Annotated[int, Field(ge=1)] = 64
+    """Hidden units."""
 
 
 class HeadSpec(WidthSpec):
@@ -137,9 +175,13 @@ class SetFitSpec(MethodPart):
 
     name: Literal["setfit"]
     learning_rate: Annotated[float, Field(gt=0)] = 2e-5
+    """Of AdamW."""
     epochs: Annotated[int, Field(ge=1)] = 1
+    """Passes over the pairs."""
     batch_size: Annotated[int, Field(ge=1)] = 16
+    """Pairs of a step."""
     pairs_per_example: Annotated[int, Field(ge=1)] = 10
+    """Pairs of one label, and as many of two, for each train example."""
 
     def pairs(self, train: int) -> int:
         """Pairs of an epoch: for every train example so many of one label, and as many of two."""

@@ -8,12 +8,15 @@ from typing import Any
 
 from bbtune.backbone.encoding import Encoder, PromptText, prompt_token_ids
 from bbtune.backbone.sources import ModelCard, read_model_card
+from bbtune.backbone_spec import BackboneSpec
 from bbtune.errors import BackboneError, Fault, TaskError
-from bbtune.spec import BackboneSpec, BaseJob, PromptSpec, TaskSpec, TextJob
+from bbtune.prompt_spec import PromptSpec
+from bbtune.spec import BaseJob, TextJob
 from bbtune.task.sources import load_task
 from bbtune.task.task import Example, Task
 from bbtune.task.template import FIELDS, Template
 from bbtune.task.verbalizer import Words, label_token_ids, words_per_label
+from bbtune.task_spec import TaskSpec
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 
 from bbtune.backbone.embeddings import read_embeddings
 from bbtune.backbone.sources import ModelCard, read_model_card
+from bbtune.backbone_spec import BackboneSpec
 from bbtune.endpoint.probe import probe
 from bbtune.endpoint.request import Style
 from bbtune.endpoint_spec import ApiSpec
@@ -22,7 +23,7 @@ from bbtune.forecast import Asking, Count, Forecast, Item, count_roughly, summed
 from bbtune.forecast_embeddings import EmbeddingsForecast
 from bbtune.plan import Plan
 from bbtune.search_plan import SearchPlan
-from bbtune.spec import BackboneSpec, BaseJob
+from bbtune.spec import BaseJob
 from bbtune.text_plan import TextPlan
 
 

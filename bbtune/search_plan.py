@@ -13,7 +13,8 @@ from bbtune.methods import BASELINES
 from bbtune.optimizers import check_optimizer_name
 from bbtune.optimizers.base import population_asked
 from bbtune.plan import NO_ROW, Parts, Plan, place_faults, row_faults
-from bbtune.spec import JobSpec, MethodSpec, PromptSpec
+from bbtune.prompt_spec import MethodSpec, PromptSpec
+from bbtune.spec import JobSpec
 
 
 @dataclass(frozen=True, kw_only=True)

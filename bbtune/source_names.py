@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, Field
 
 _LOCAL = {"folder", "file", "path"}  # schemes of sources that are paths
 
@@ -64,6 +64,11 @@ def _model_source(source: str) -> str:
     return _absolute(source)
 
 
-TaskSource = Annotated[str, AfterValidator(_task_source)]
-TestSource = Annotated[str, AfterValidator(_test_source)]
-ModelSource = Annotated[str, AfterValidator(_model_source)]
+def _scheme(pattern: str) -> Any:
+    """What an editor can tell of a source; the faults of a job are told in better words by its validator."""
+    return Field(json_schema_extra={"pattern": pattern})
+
+
+TaskSource = Annotated[str, AfterValidator(_task_source), _scheme("^(folder|file|hf|builtin):.+")]
+TestSource = Annotated[str, AfterValidator(_test_source), _scheme("^file:.+")]
+ModelSource = Annotated[str, AfterValidator(_model_source), _scheme("^(hf|path|package|cache):.+")]

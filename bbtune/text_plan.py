@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from bbtune.backbone.sources import read_model_card
+from bbtune.backbone_spec import BackboneSpec
 from bbtune.errors import BackboneError, Fault, OptimizerError, TaskError
 from bbtune.plan import Parts, Plan
 from bbtune.prompts.text import TextSpace, every_words
-from bbtune.spec import BackboneSpec, TextJob
+from bbtune.spec import TextJob
 from bbtune.task.template import Template
 from bbtune.task.verbalizer import Words, words_per_label
 from bbtune.text_search import NEEDS_WRITER, WRITING, check_search_name

@@ -105,7 +105,7 @@ def main() -> None:
 def make_model(size: str, tokenizer: str, folder: Path) -> None:
     """Random weights and a tokenizer in a folder."""
     from bbtune.backbone.sources import find_model
-    from bbtune.spec import BackboneSpec
+    from bbtune.backbone_spec import BackboneSpec
 
     words = transformers.AutoTokenizer.from_pretrained(find_model(BackboneSpec(model=tokenizer)).name)
     if size.startswith("t5"):

@@ -8,10 +8,10 @@ from scripted_upstream import Body, ScriptedUpstream
 from text_runs import answers_of, job_of, judge
 
 from bbtune import cli
+from bbtune.backbone_spec import BackboneSpec
 from bbtune.errors import BbtuneError, EndpointError
 from bbtune.evaluation.local_text import LocalText
 from bbtune.probing import probe_job
-from bbtune.spec import BackboneSpec
 
 
 @pytest.fixture(autouse=True)

@@ -18,7 +18,9 @@ from pydantic import BaseModel, ValidationError
 from bbtune.errors import JobError
 from bbtune.jobfile import load_job, parse_job, read_job
 from bbtune.presets import PRESETS
-from bbtune.spec import JobSpec, MethodSpec, TrackingSpec
+from bbtune.prompt_spec import MethodSpec
+from bbtune.run_spec import TrackingSpec
+from bbtune.spec import JobSpec
 from bbtune.yaml_text import read_yaml
 
 JOB: dict[str, Any] = {

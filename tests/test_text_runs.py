@@ -24,6 +24,7 @@ from text_runs import MakeTextJob, answers_of, check_same, job_of, judge, scores
 from views import Witness, interrupt
 
 from bbtune import api, cli
+from bbtune.backbone_spec import BackboneSpec
 from bbtune.endpoint.endpoint import Endpoint
 from bbtune.endpoint.pace import Pace
 from bbtune.errors import BbtuneError, EndpointError
@@ -31,7 +32,7 @@ from bbtune.evaluation.local_text import LocalText
 from bbtune.journal import read_journal
 from bbtune.predictor import Predictor
 from bbtune.result import TuneResult
-from bbtune.spec import BackboneSpec, TextJob
+from bbtune.spec import TextJob
 
 FAULTS: dict[Fault, float] = {"429-retry-after": 0.02, "429": 0.02, "500": 0.02, "slow": 0.01}
 FAULTS |= {"cut": 0.02, "garbage": 0.02}

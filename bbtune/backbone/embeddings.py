@@ -12,8 +12,9 @@ from torch import Tensor
 
 from bbtune.backbone.frozen import DTYPES
 from bbtune.backbone.sources import ModelCard
+from bbtune.backbone_spec import BackboneSpec
 from bbtune.errors import BackboneError, Fault
-from bbtune.spec import BackboneSpec, JobSpec
+from bbtune.spec import JobSpec
 
 _WEIGHTS = "model.safetensors"
 _NAMES = {"embed_tokens.weight", "wte.weight", "embed_in.weight"}  # ends of the names that tensors have in files

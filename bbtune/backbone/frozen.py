@@ -18,8 +18,8 @@ from bbtune.backbone.encoding import Batch
 from bbtune.backbone.prompted import Prompts, put
 from bbtune.backbone.quiet import quiet_transformers
 from bbtune.backbone.sources import ModelCard
+from bbtune.backbone_spec import BackboneSpec
 from bbtune.errors import BackboneError
-from bbtune.spec import BackboneSpec
 
 T = TypeVar("T")
 Call = tuple[tuple[Any, ...], dict[str, Any]]  # how a layer was called: args behind the hidden states, kwargs

@@ -15,8 +15,8 @@ import psutil
 from bbtune.backbone.families import FAMILIES, Family
 from bbtune.backbone.fetch import cached_model
 from bbtune.backbone.quiet import quiet_transformers
+from bbtune.backbone_spec import BackboneSpec
 from bbtune.errors import BackboneError
-from bbtune.spec import BackboneSpec
 
 
 @dataclass(frozen=True)

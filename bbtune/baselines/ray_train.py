@@ -31,7 +31,7 @@ from bbtune.evaluation.ray_cluster import (
 from bbtune.loop import Generation
 from bbtune.method import Fitted
 from bbtune.plan import Plan
-from bbtune.spec import EvaluatorsSpec
+from bbtune.run_spec import EvaluatorsSpec
 from bbtune.task.metrics import Metric
 
 _TRIES = 3  # after a worker is lost, from the last checkpoint each

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from bbtune.backbone.frozen import FrozenModel, load_frozen
 from bbtune.backbone.sources import ModelCard, read_model_card
+from bbtune.backbone_spec import BackboneSpec
 from bbtune.errors import BackboneError, DeadlineReached
 from bbtune.seeds import generator
-from bbtune.spec import BackboneSpec
 from bbtune.text_search.wording import completion_prompt, instruction_in
 from bbtune.text_search.writer import Ask
 from bbtune.text_spec import WriterSpec

@@ -10,7 +10,7 @@ from typing import Any
 from bbtune.evaluation.dispatch import Arguments
 from bbtune.evaluation.ray_cluster import import_ray
 from bbtune.evaluation.ray_hosts import RayHosts
-from bbtune.spec import EvaluatorsSpec
+from bbtune.run_spec import EvaluatorsSpec
 
 _LOOK_S = 1.0
 _FIRST_S = 60.0  # until the first call comes, which may be slow

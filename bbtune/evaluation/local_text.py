@@ -13,12 +13,12 @@ from torch import Tensor
 
 from bbtune.backbone.frozen import load_frozen
 from bbtune.backbone.sources import read_model_card
+from bbtune.backbone_spec import BackboneSpec
 from bbtune.endpoint.matching import bare
 from bbtune.endpoint.request import Answer, Request, Token
 from bbtune.errors import BackboneError, DeadlineReached, EndpointError
 from bbtune.evaluation.token_texts import TokenTexts
 from bbtune.seeds import generator
-from bbtune.spec import BackboneSpec
 
 _AT_ONCE = 2048  # tokens of a batch, padding included
 

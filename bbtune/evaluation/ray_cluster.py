@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bbtune.errors import ResourcesError
-from bbtune.spec import EvaluatorsSpec
+from bbtune.run_spec import EvaluatorsSpec
 
 _PROBE_S = 5.0
 _LONGEST_TEMP = 30  # characters: Ray's unix sockets lie 75 deeper, and their paths end at 107

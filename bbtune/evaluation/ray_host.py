@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from bbtune.errors import BbtuneError, EvaluationError
 from bbtune.evaluation.dispatch import Arguments, Lost
 from bbtune.evaluation.ray_cluster import last_line
-from bbtune.spec import EvaluatorsSpec
+from bbtune.run_spec import EvaluatorsSpec
 
 if TYPE_CHECKING:  # a keeper of shared pools loads no torch
     from bbtune.backbone.frozen import FrozenModel

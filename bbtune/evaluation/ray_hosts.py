@@ -11,7 +11,7 @@ from bbtune.errors import BbtuneError, EvaluationError, ResourcesError
 from bbtune.evaluation.dispatch import Arguments, Dispatcher, Lost, Served
 from bbtune.evaluation.ray_cluster import FEWER, amounts, last_line, room
 from bbtune.evaluation.ray_host import RayHost
-from bbtune.spec import EvaluatorsSpec
+from bbtune.run_spec import EvaluatorsSpec
 
 NO_ROOM_S = 120.0  # longest wait for a machine that could hold an evaluator
 BUSY_S = 3600.0  # longest wait where one could, but is busy

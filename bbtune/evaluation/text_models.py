@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from bbtune.backbone_spec import BackboneSpec
 from bbtune.endpoint.abilities import Abilities, choose, choose_free_form, explain
 from bbtune.endpoint.api_writer import ApiWriter
 from bbtune.endpoint.matching import told_apart
@@ -18,7 +19,6 @@ from bbtune.evaluation.account import Account
 from bbtune.evaluation.instruction_writer import InstructionWriter
 from bbtune.evaluation.local_text import LocalText
 from bbtune.prompts.text import answer_of
-from bbtune.spec import BackboneSpec
 from bbtune.task.free_form import SCORES
 from bbtune.task.metrics import Metric
 from bbtune.task.task import Example

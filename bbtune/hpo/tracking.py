@@ -17,8 +17,9 @@ from bbtune.jobfile import load_job
 from bbtune.journal import read_journal
 from bbtune.mlflow_store import MetricPoint, Store, reason, tracking_uri
 from bbtune.result import JOURNAL, SPEC
+from bbtune.run_spec import TrackingSpec
 from bbtune.session import recorded_events, run_card
-from bbtune.spec import BaseJob, TrackingSpec
+from bbtune.spec import BaseJob
 from bbtune.tracking import Connection, flat
 from bbtune.tracking_groups import start_group
 

@@ -11,7 +11,6 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from bbtune.errors import TaskError, did_you_mean
-from bbtune.spec import TaskSpec
 from bbtune.task.fewshot import FewShotTable, draw_splits, first_per_label
 from bbtune.task.free_form import SCORES
 from bbtune.task.metrics import METRICS, Metric
@@ -19,6 +18,7 @@ from bbtune.task.rows import Columns, Row, read_rows, to_answered, to_examples
 from bbtune.task.task import Example, Task
 from bbtune.task.template import FIELDS
 from bbtune.task.verbalizer import words_per_label
+from bbtune.task_spec import TaskSpec
 
 _BUILTIN = Path(__file__).parent / "builtin"
 Reader = Callable[[list[Row]], list[Example]]

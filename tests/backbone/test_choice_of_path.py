@@ -26,7 +26,7 @@ from bbtune.backbone.products import TORCH, Products
 from bbtune.backbone.replay import ReplayStack
 from bbtune.backbone.shared_decoder import SharedDecoder
 from bbtune.backbone.sources import read_model_card
-from bbtune.spec import BackboneSpec
+from bbtune.backbone_spec import BackboneSpec
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,8 @@ from trials import CAUSAL, WORDS, Trial
 
 from bbtune.backbone.encoding import Encoder, PromptText
 from bbtune.backbone.sources import read_model_card
+from bbtune.backbone_spec import BackboneSpec
 from bbtune.examine import make_plan
-from bbtune.spec import BackboneSpec
 from bbtune.task.task import Example
 from bbtune.task.template import Template
 

@@ -24,9 +24,9 @@ from bbtune.backbone.packed_encoder import PackedEncoder
 from bbtune.backbone.products import TORCH, Products
 from bbtune.backbone.prompted import Prompts
 from bbtune.backbone.sources import ModelCard, find_model
+from bbtune.backbone_spec import BackboneSpec
 from bbtune.examine import make_plan
 from bbtune.seeds import generator
-from bbtune.spec import BackboneSpec
 
 WORDPIECE = ["bert", "distilbert", "electra", "encoder"]
 SENTINEL = ["t5", "flan-t5", "t5-encoder"]

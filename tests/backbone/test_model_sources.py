@@ -13,8 +13,8 @@ import torch
 from bbtune.backbone import fetch
 from bbtune.backbone.families import FAMILIES
 from bbtune.backbone.sources import check_memory, find_model, read_model_card
+from bbtune.backbone_spec import BackboneSpec
 from bbtune.errors import BackboneError
-from bbtune.spec import BackboneSpec
 
 
 def spec(folder: Path, **changes: object) -> BackboneSpec:

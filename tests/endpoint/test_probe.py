@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from bbtune.backbone_spec import BackboneSpec
 from bbtune.endpoint.abilities import Abilities, choose, explain
 from bbtune.endpoint.failure import Refused
 from bbtune.endpoint.probe import probe
@@ -19,7 +20,6 @@ from bbtune.endpoint.shown import PromptWay
 from bbtune.endpoint_spec import ANSWER_TOKENS, ApiSpec
 from bbtune.errors import EndpointError
 from bbtune.evaluation.local_text import LocalText
-from bbtune.spec import BackboneSpec
 
 SPEC = ApiSpec(base_url="http://127.0.0.1:1/v1", model="m")
 WORDS = (("bad",), ("great",))

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from real_servers import TOPICS, asked, tasks_texts
 
+from bbtune.backbone_spec import BackboneSpec
 from bbtune.endpoint.abilities import choose, explain
 from bbtune.endpoint.endpoint import Endpoint
 from bbtune.endpoint.failure import Refused
@@ -17,7 +18,6 @@ from bbtune.endpoint.reading import Generated, LabelLogprobs
 from bbtune.endpoint.request import Request
 from bbtune.endpoint.serve import LocalServer
 from bbtune.evaluation.local_text import LocalText
-from bbtune.spec import BackboneSpec
 
 pytestmark = pytest.mark.slow  # the model is fetched before these
 

@@ -14,6 +14,7 @@ import pytest
 from real_servers import TOPICS, asked, tasks_texts
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from bbtune.backbone_spec import BackboneSpec
 from bbtune.endpoint.abilities import choose
 from bbtune.endpoint.endpoint import Endpoint
 from bbtune.endpoint.probe import probe
@@ -21,7 +22,6 @@ from bbtune.endpoint.reading import LabelLogprobs, PromptLogprobs
 from bbtune.endpoint.shown import PromptWay
 from bbtune.evaluation.local_text import LocalText
 from bbtune.evaluation.wire import packed
-from bbtune.spec import BackboneSpec
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900)]
 

@@ -10,12 +10,12 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from bbtune.backbone_spec import BackboneSpec
 from bbtune.endpoint.reading import LabelLogprobs, PromptLogprobs
 from bbtune.endpoint.request import Request
 from bbtune.endpoint.shown import PromptWay
 from bbtune.errors import BackboneError, DeadlineReached, EndpointError
 from bbtune.evaluation.local_text import LocalText
-from bbtune.spec import BackboneSpec
 
 TEXTS = ["it was", "a great film , truly", "the parcel is late and the box was", "my kettle", "terrible sound and"]
 CAUSAL = ["gpt2", "opt", "gpt_neox", "llama", "mistral", "qwen3", "gemma2", "gemma3_text", "windowed"]

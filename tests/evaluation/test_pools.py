@@ -186,7 +186,7 @@ def test_what_a_cluster_of_this_process_cannot_hold_is_told_at_once():
 import sys
 from bbtune.evaluation.ray_cluster import check_cluster, import_ray, joined_cluster
 from bbtune.errors import ResourcesError
-from bbtune.spec import EvaluatorsSpec
+from bbtune.run_spec import EvaluatorsSpec
 
 ray = import_ray()
 with joined_cluster(ray) as owned:

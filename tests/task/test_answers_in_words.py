@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 
 from bbtune.errors import TaskError
-from bbtune.spec import TaskSpec
 from bbtune.statistics import resample
 from bbtune.task.free_form import SCORES, constant_scores
 from bbtune.task.metrics import METRICS, Metric, gain_with_interval, score_with_interval
 from bbtune.task.sources import load_task
 from bbtune.task.task import Example, Task, truth_array
+from bbtune.task_spec import TaskSpec
 
 Rows = list[dict[str, Any]]
 COLUMNS = {"text": "question", "label": "answer"}

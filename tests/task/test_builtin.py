@@ -5,10 +5,10 @@ from collections import Counter
 import pytest
 
 from bbtune.errors import TaskError
-from bbtune.spec import TaskSpec
 from bbtune.task.sources import load_task
 from bbtune.task.task import Task
 from bbtune.task.template import Template
+from bbtune.task_spec import TaskSpec
 
 LABELS = ("billing", "delivery", "returns", "account", "fault", "advice")
 

@@ -13,9 +13,9 @@ import pyarrow.parquet
 import pytest
 
 from bbtune.errors import TaskError
-from bbtune.spec import TaskSpec
 from bbtune.task.sources import load_task
 from bbtune.task.task import Example, Task
+from bbtune.task_spec import TaskSpec
 
 Rows = list[dict[str, Any]]
 

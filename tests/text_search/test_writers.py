@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from tiny_models import save_model
 
 from bbtune.backbone.fetch import cached_model
+from bbtune.backbone_spec import BackboneSpec
 from bbtune.endpoint.api_writer import ApiWriter
 from bbtune.endpoint.request import Answer, Request
 from bbtune.errors import BackboneError, EndpointError
 from bbtune.evaluation.instruction_writer import InstructionWriter
-from bbtune.spec import BackboneSpec
 from bbtune.text_search.wording import chat_prompt, completion_prompt, instruction_in
 from bbtune.text_search.writer import Ask
 from bbtune.text_spec import WriterSpec
