@@ -22,12 +22,13 @@ from bbtune.evaluation.account import Account
 from bbtune.evaluation.evaluator import PromptEvaluator
 from bbtune.evaluation.text import TextEvaluator
 from bbtune.evaluation.text_models import TextModels
+from bbtune.learned import Learned
 from bbtune.plan import Plan
 from bbtune.prompt_search import make_pool
 from bbtune.prompts.text import TextPrompt
-from bbtune.result import TuneResult
+from bbtune.run_spec import MONEY
 from bbtune.search_plan import SearchPlan, tuned_layers
-from bbtune.spec import MONEY, BaseJob, JobSpec, TextJob
+from bbtune.spec import BaseJob, JobSpec, TextJob
 from bbtune.task.metrics import Metric
 from bbtune.task.task import Example
 from bbtune.task.template import Template
@@ -53,7 +54,7 @@ class Predictor:
     ``kind`` is ``"single"`` or ``"pair"``.
     """
 
-    def __init__(self, result: TuneResult) -> None:
+    def __init__(self, result: Learned) -> None:
         reading = result.reading
         self.kind = reading.kind
         with ExitStack() as opened:  # closed again where the model cannot be had
@@ -64,22 +65,28 @@ class Predictor:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Free what was opened."""
         self._open.close()
 
     def predict(self, texts: Sequence[str | tuple[str, ...]]) -> list[Prediction]:
         """Labels of texts, or answers to them; of pairs of texts for a task of pairs.
 
         Raises:
-            BbtuneError: for a text where a pair is expected, the other way round, or an empty text.
+            BbtuneError: for a text where a pair is expected, the other way round, an empty text, or no list.
         """
+        if isinstance(texts, str):
+            raise BbtuneError(f"expected a list of texts, got one text; write [{texts!r}]")
         examples = [self._example(text) for text in texts]
         return self._predict(examples) if examples else []
 
     def _example(self, text: str | tuple[str, ...]) -> Example:
-        parts = (text,) if isinstance(text, str) else tuple(text)
+        parts = tuple(text) if isinstance(text, tuple | list) else (text,)
         expected = 2 if self.kind == "pair" else 1
-        if len(parts) != expected or not all(part.strip() for part in parts):
-            what = "a pair of texts" if expected == 2 else "one text"
+        if len(parts) != expected or not all(isinstance(part, str) and part.strip() for part in parts):
+            what = "a pair of texts, (one, other)," if expected == 2 else "one text"
             raise BbtuneError(f"expected {what} that is not empty, got {text!r}")
         clean = [" ".join(part.split()) for part in parts]  # as the rows of a task are read
         return Example(clean[0], clean[1] if expected == 2 else None, 0)
@@ -90,7 +97,7 @@ Scorer = Callable[[Sequence[Example]], NDArray[np.float32]]
 Predict = Callable[[Sequence[Example]], list[Prediction]]
 
 
-def _restored(result: TuneResult, template: Template, opened: ExitStack) -> Predict:
+def _restored(result: Learned, template: Template, opened: ExitStack) -> Predict:
     """From examples to predictions, by what a run has learned.
 
     Args:
@@ -114,7 +121,7 @@ def _likeliest(labels: Sequence[str], score: Scorer, examples: Sequence[Example]
     return [Prediction(labels[i], float(share[i])) for share, i in zip(shares, logits.argmax(1), strict=True)]
 
 
-def _in_words(result: TuneResult, spec: TextJob, template: Template, opened: ExitStack) -> Predict:
+def _in_words(result: Learned, spec: TextJob, template: Template, opened: ExitStack) -> Predict:
     """As :func:`_restored`, of a prompt in words."""
     metric = Metric(result.metric, len(result.labels))
     reading = result.reading
@@ -131,7 +138,7 @@ def _in_words(result: TuneResult, spec: TextJob, template: Template, opened: Exi
     return partial(_likeliest, result.labels, partial(evaluator.under, prompt))
 
 
-def _scorer(result: TuneResult, template: Template, opened: ExitStack) -> Scorer:
+def _scorer(result: Learned, template: Template, opened: ExitStack) -> Scorer:
     """As :func:`_restored`, to label logits (N, C)."""
     spec, metric = result.spec, Metric("accuracy", len(result.labels))
     words, kind = result.reading.label_words, result.reading.kind

@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import weakref
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
-
-from numpy.typing import NDArray
 
 from bbtune.cost import Spent
 from bbtune.errors import BbtuneError
 from bbtune.files import replaced
 from bbtune.jobfile import load_job
 from bbtune.journal import array_digest
+from bbtune.learned import Arrays, Learned
 from bbtune.loop import Cost
 from bbtune.plan import Reading
-from bbtune.spec import BaseJob, TextJob
+from bbtune.predictor import Prediction, Predictor
+from bbtune.spec import TextJob
 from bbtune.task.metrics import Estimate
 from bbtune.task.verbalizer import words_per_label
 
 RESULT, SPEC, JOURNAL, PLOT = "result.json", "spec.yaml", "journal.jsonl", "plot.png"
 STUDY = "study.json"
 LEARNED, PREDICTED, TRAINING = "learned.safetensors", "predicted.safetensors", "training"
-Arrays = Mapping[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -59,12 +60,10 @@ class Point:
 
 
 @dataclass(frozen=True)
-class TuneResult:
+class TuneResult(Learned):
     """The end of a run.
 
     Attributes:
-        learned: what the method found. Of a search ``z`` (L, D), what the optimizer saw, and ``scales`` (L,), its
-            calibrated factors; of a baseline its trained weights by name, possibly none.
         parameters: how many numbers were searched or trained.
         scores: ``majority``, ``zero_shot`` and ``tuned``.
         gain: tuned - zero_shot on test, paired bootstrap interval.
@@ -74,16 +73,11 @@ class TuneResult:
         seeds: ``job``, of everything random, and ``task``, of the few-shot draw.
         fingerprints: SHA-256 (hex) of ``task`` (all splits), ``test`` (its test split) and ``model``.
         task: name of the task.
-        reading: template and label words.
         paid: to an API, in all, the probe and the test split included.
         peak_memory_mib: highest resident memory of a process that held the model, on a GPU what it allocated there.
         stopped_ms: time of day when the search ended, milliseconds since 1970.
     """
 
-    spec: BaseJob
-    labels: tuple[str, ...]
-    metric: str
-    learned: Arrays
     parameters: int
     stop_reason: str
     cost: Cost
@@ -95,10 +89,33 @@ class TuneResult:
     versions: dict[str, str]
     fingerprints: dict[str, str]
     task: str
-    reading: Reading
     peak_memory_mib: float
     stopped_ms: int
     paid: Spent = field(default_factory=Spent)
+
+    def predict(self, texts: Sequence[str | tuple[str, str]]) -> list[Prediction]:
+        """Labels of new texts, or answers to them, each with ``label`` and ``probability``.
+
+        The model is loaded at the first call, in this process, and kept for as long as the result is. A model behind
+        an API is asked for every text, at its price and without the caps of the run.
+
+        Args:
+            texts: N of them; pairs of texts as tuples for a task of pairs.
+
+        Raises:
+            BbtuneError: for anything but a list of texts (or pairs) that are not empty.
+        """
+        return self._predictor.predict(texts)
+
+    @cached_property
+    def _predictor(self) -> Predictor:
+        predictor = Predictor(self)
+        weakref.finalize(self, predictor.close)
+        return predictor
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All but a model that was loaded."""
+        return {name: value for name, value in self.__dict__.items() if name != "_predictor"}
 
     def save(self, folder: Path) -> None:
         """Write learned.safetensors, predicted.safetensors and result.json, the last at the end and at once."""

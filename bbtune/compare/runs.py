@@ -14,8 +14,9 @@ from bbtune.cost import Spent
 from bbtune.errors import BbtuneError
 from bbtune.jobfile import load_job
 from bbtune.journal import array_digest
+from bbtune.learned import Arrays
 from bbtune.loop import Cost
-from bbtune.result import JOURNAL, PREDICTED, RESULT, SPEC, Arrays, Point, Scored, outcome
+from bbtune.result import JOURNAL, PREDICTED, RESULT, SPEC, Point, Scored, outcome
 from bbtune.spec import BaseJob
 from bbtune.task.metrics import Estimate, Labels, Metric
 
