@@ -32,6 +32,7 @@ COMMANDS = {
     "predict": ["FOLDER", "TEXTS"],
     "sync": ["FOLDER", "--tracking-uri"],
     "compare": ["RUNS", "--reference", "--out", "--tracking-uri", "--experiment"],
+    "schema": [],
     "hpo": [
         "JOB",
         "--space",

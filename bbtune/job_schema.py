@@ -1,0 +1,67 @@
+"""The JSON Schema of a job file: what an editor completes, explains and checks while it is written.
+
+It knows keys, types and names. What is right alone and wrong together is for `bbtune validate`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic.json_schema import GenerateJsonSchema, models_json_schema
+
+from bbtune.methods import BASELINES, method_class
+from bbtune.optimizers import OPTIMIZERS
+from bbtune.spec import BaselineJob, JobSpec, TextJob
+from bbtune.text_search import TEXT_SEARCHES
+
+_ABOUT = "A job of bbtune: a search for a prompt, continuous or in words, or a baseline beside it."
+_NEVERGRAD = {"pattern": "^nevergrad:.+"}
+# As the loader tells the kinds of jobs apart: a name makes a baseline, else words are searched as words.
+_IS_BASELINE = {"required": ["method"], "properties": {"method": {"required": ["name"]}}}
+_IS_TEXT = {
+    "required": ["prompt"],
+    "properties": {"prompt": {"required": ["kind"], "properties": {"kind": {"const": "text"}}}},
+}
+
+
+def job_schema() -> dict[str, Any]:
+    """The schema, as JSON data (draft 2020-12)."""
+    jobs = (BaselineJob, TextJob, JobSpec)
+    refs, found = models_json_schema([(job, "validation") for job in jobs], schema_generator=_Untitled)
+    baseline, text, search = (refs[job, "validation"] for job in jobs)
+    parts = found["$defs"]
+    for names, known in (("MethodSpec.optimizer", ["auto", *OPTIMIZERS]), ("TextMethodSpec.search", [*TEXT_SEARCHES])):
+        part, key = names.split(".")
+        parts[part]["properties"][key]["anyOf"] = [{"enum": known}, _NEVERGRAD]
+    for kind in {method_class(name).__name__ for name in BASELINES}:
+        parts[kind]["properties"]["name"]["description"] = parts[kind]["description"]
+    return {
+        "$schema": GenerateJsonSchema.schema_dialect,
+        "title": "bbtune job",
+        "description": _ABOUT,
+        "if": _IS_BASELINE,
+        "then": baseline,
+        "else": {"if": _IS_TEXT, "then": text, "else": search},
+        "$defs": {name: _tidied(part) for name, part in sorted(parts.items())},
+    }
+
+
+class _Untitled(GenerateJsonSchema):
+    """Without titles that only say the name of a key again."""
+
+    def field_title_should_be_set(self, schema: Any) -> bool:
+        return False
+
+
+def _tidied(schema: Any) -> Any:
+    """Descriptions in one line; without defaults that say nothing, or the same again for a whole part."""
+    if isinstance(schema, list):
+        return [_tidied(member) for member in schema]
+    if not isinstance(schema, dict):
+        return schema
+    kept = {key: _tidied(value) for key, value in schema.items() if key not in ("title", "discriminator")}
+    if isinstance(kept.get("description"), str):
+        kept["description"] = " ".join(kept["description"].split())
+    if "default" in kept and (kept["default"] is None or isinstance(kept["default"], dict)):
+        del kept["default"]
+    return kept
