@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from bbtune.figures import new_figure
 from bbtune.loop import Generation
 
 
 def plot_run(events: Sequence[Generation], metric: str, title: str, path: Path) -> None:
     """Write a PNG with the best train loss, and the dev scores of incumbents and of the selected one."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(7, 4.5)
     left = figure.subplots()
     right = left.twinx()
     losses = [(event.cost.evaluations, event.best_loss) for event in events if event.best_loss is not None]

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from bbtune.compare import Comparison, compare, load_runs
-from bbtune.compare.page import text_table
+from bbtune.compare.plain import text_table
 from bbtune.compare.pairs import Pair
 from bbtune.compare.plots import aligned
 from bbtune.compare.table import CSV, PAIRS_CSV, short

@@ -21,7 +21,7 @@ PACKAGE = Path(bbtune.__file__).parent
 LAYERS: list[set[str]] = [
     {"bbtune"},
     {"errors", "seeds", "presets", "versions", "cost", "objective", "schedule", "methods", "source_names"},
-    {"endpoint_spec", "files", "optimizers", "mlflow_store", "yaml_text"},
+    {"endpoint_spec", "figures", "files", "html", "optimizers", "mlflow_store", "yaml_text"},
     {"service", "text_spec", "search", "backbone_spec", "prompt_spec", "run_spec"},
     {"task_spec", "text_search"},
     {"spec"},
@@ -40,7 +40,7 @@ LAYERS: list[set[str]] = [
     {"result"},
     {"prompt_registry", "storage", "tracked_metrics"},
     {"assess", "tracking", "compare", "study", "text_tuning"},
-    {"examine", "tracking_groups", "tuned", "fan_out", "suite"},
+    {"examine", "report", "tracking_groups", "tuned", "fan_out", "suite"},
     {"session", "probing"},
     {"api"},
     {"study_run"},

@@ -31,6 +31,7 @@ COMMANDS = {
     "validate": ["JOB", "--method", "--set"],
     "predict": ["FOLDER", "TEXTS"],
     "sync": ["FOLDER", "--tracking-uri"],
+    "report": ["FOLDER", "--out", "--beside"],
     "compare": ["RUNS", "--reference", "--out", "--tracking-uri", "--experiment"],
     "schema": [],
     "hpo": [

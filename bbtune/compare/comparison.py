@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from textwrap import TextWrapper, fill
 
-from bbtune.compare import page, plots
+from bbtune import html
+from bbtune.compare import plain, plots
 from bbtune.compare.pairs import RULE, TAUS, Pair, against, choose_reference, profile, sample
 from bbtune.compare.rows import MAJORITY, ZERO_SHOT, Row, make_rows
 from bbtune.compare.runs import is_run, load_runs, model_name
@@ -65,7 +66,7 @@ class Comparison:
         parts = []
         for scope in self.scopes():
             head, rows = self._table(scope)
-            table = [page.text_table(head, rows)] if rows else []
+            table = [plain.text_table(head, rows)] if rows else []
             parts.append("\n".join([scope, *table, *map(_wrapped, self.sentences(scope))]))
         parts += [fill(f"warning: {warning}", _WIDTH) for warning in self.warnings]
         return "\n\n".join([*parts, "\n".join(map(_wrapped, self.notes))]) + "\n"
@@ -75,7 +76,7 @@ class Comparison:
         parts = ["# Comparison", *(f"**{warning}**" for warning in self.warnings)]
         for scope in self.scopes():
             head, rows = self._table(scope)
-            table = [page.markdown_table(head, rows)] if rows else []
+            table = [plain.markdown_table(head, rows)] if rows else []
             parts += [f"## {scope}", *table, _list(self.sentences(scope))]
         return "\n\n".join([*filter(None, parts), "## Notes", _list(self.notes), RULE, _INTERVALS]) + "\n"
 
@@ -107,8 +108,8 @@ class Comparison:
         folder.mkdir(parents=True, exist_ok=True)
         images = self._plots(folder)
         texts = {
-            TABLE: page.csv_text(CSV, (line.csv() for line in self.lines)),
-            PAIRS: page.csv_text(PAIRS_CSV, (pair_csv(pair) for pair in self.pairs)),
+            TABLE: plain.csv_text(CSV, (line.csv() for line in self.lines)),
+            PAIRS: plain.csv_text(PAIRS_CSV, (pair_csv(pair) for pair in self.pairs)),
             SUMMARY: self.markdown(),
             PAGE: self._html(images),
         }
@@ -136,15 +137,16 @@ class Comparison:
         return found
 
     def _html(self, images: Sequence[tuple[str, str, Path]]) -> str:
-        parts = [page.html_text(warning, warning=True) for warning in self.warnings]
-        for scope in [*self.scopes(), ""]:
+        parts = [html.text(warning, "warning") for warning in self.warnings]
+        for number, scope in enumerate([*self.scopes(), ""]):
             head, rows = self._table(scope)
-            parts += [page.html_heading(scope)] if scope else []
-            parts += [page.html_table(head, rows)] if rows else []
-            parts += [page.html_list(said)] if (said := self.sentences(scope)) else []
-            parts += page.html_images({shows: path for of, shows, path in images if of == scope})
-        parts += [page.html_heading("Notes"), page.html_list(self.notes)]
-        return page.html_page("Comparison", [*parts, page.html_text(RULE), page.html_text(_INTERVALS)])
+            inside = [html.table(head, rows, f"Methods on {scope}")] if rows else []
+            inside += [html.items(said)] if (said := self.sentences(scope)) else []
+            inside += [html.figure(html.png(path, shows), shows) for of, shows, path in images if of == scope]
+            title = scope or "Over all cells"
+            parts += [html.section(f"part-{number}", title, inside)] if inside else []
+        notes = [html.items(self.notes), html.text(RULE), html.text(_INTERVALS)]
+        return html.page("Comparison", [*parts, html.section("notes", "Notes", notes)])
 
 
 def compare(paths: Iterable[str | Path], reference: str | None = None, out: str | Path | None = None) -> Comparison:

@@ -11,6 +11,7 @@ import numpy as np
 from bbtune.compare.rows import Row
 from bbtune.compare.runs import Run
 from bbtune.compare.table import Line
+from bbtune.figures import draw_estimates, new_figure
 
 _MARKERS = "osD^vPX<>*"
 _GRID = 200  # places at which the curves of all seeds are read
@@ -34,30 +35,18 @@ class _Styles:
         return dict(self._styles[label])
 
 
-def _figure(width: float, height: float) -> Any:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
-
-
 def plot_curves(rows: Sequence[Row], labels: Sequence[str], path: Path) -> None:
     """Dev score of what would be handed out, against evaluations, examples and seconds; rows of one task.
 
     Of several seeds, the median and the quartiles. Methods without a curve are marked where they ended, with a dashed
     line at their height.
     """
-    styles, figure = _Styles(labels), _figure(15, 5.5)
+    styles, figure = _Styles(labels), new_figure(15, 5.5)
     axes = figure.subplots(1, len(SPENT), sharey=True)
     rows = [row for row in rows if not row.stand_in]
     for axis, (name, shown) in zip(axes, SPENT.items(), strict=True):
         for row in rows:
-            if all(len(run.curve) > 1 for run in row.runs):
-                _draw_curve(axis, row, name, styles[row.label])
-            else:
-                _draw_end(axis, row, name, styles[row.label])
+            draw_curve(axis, row, name, styles[row.label])
         axis.set_xlabel(shown)
         axis.set_xscale("symlog", linthresh=_least_place(rows, name), linscale=0.3)
         axis.set_xlim(left=0)
@@ -75,7 +64,17 @@ def _least_place(rows: Sequence[Row], name: str) -> float:
     return max(1.0, min((place for point in points if (place := float(getattr(point, name))) > 0), default=1.0))
 
 
-def _draw_curve(axis: Any, row: Row, name: str, style: dict[str, Any]) -> None:
+def draw_curve(axis: Any, row: Row, name: str, style: dict[str, Any]) -> None:
+    """The dev scores of a method; of one without a curve where it ended.
+
+    Args:
+        axis: of matplotlib.
+        name: of what is spent, as in SPENT.
+        style: colour and marker.
+    """
+    if any(len(run.curve) < 2 for run in row.runs):
+        _draw_end(axis, row, name, style)
+        return
     places, heights = aligned(row.runs, lambda point: float(getattr(point, name)))
     middle = np.median(heights, axis=0)
     every = max(1, len(places) // 8)
@@ -117,20 +116,15 @@ def aligned(runs: Sequence[Run], spent: Callable[[Any], float]) -> tuple[Any, An
 def plot_tests(lines: Sequence[Line], references: Mapping[str, float], path: Path) -> None:
     """Test scores of one task with their intervals, the best on top; majority and zero-shot as lines."""
     shown = sorted(lines, key=lambda line: line.test.value)
-    figure = _figure(9, 1.8 + 0.32 * len(shown))
+    figure = new_figure(9, 1.8 + 0.32 * len(shown))
     axis = figure.subplots()
-    values = np.array([line.test.value for line in shown])
-    spread = [values - [line.test.low for line in shown], [line.test.high for line in shown] - values]
-    places = np.arange(len(shown))
-    axis.errorbar(values, places, xerr=np.maximum(spread, 0), fmt="o", color="tab:blue", ecolor="0.55", capsize=3)
     for (label, value), look in zip(references.items(), (":", "--", "-.", (0, (1, 4))), strict=False):
         axis.axvline(value, linestyle=look, color="0.35", linewidth=1.1, label=label)
     seeds = {line.seeds for line in shown}
     names = [line.label if len(seeds) == 1 else f"{line.label}, n = {line.seeds}" for line in shown]
-    axis.set_yticks(places, names)
+    draw_estimates(axis, names, [line.test for line in shown], ["tab:blue"] * len(shown), "0.55")
     axis.set_xlabel(f"test {shown[0].metric}, 95 % intervals")
     axis.set_title(shown[0].task)
-    axis.grid(axis="x", alpha=0.3)
     if references:
         figure.legend(loc="outside lower center", ncols=4, frameon=False, fontsize="small")
     figure.savefig(path, dpi=110)
@@ -138,7 +132,7 @@ def plot_tests(lines: Sequence[Line], references: Mapping[str, float], path: Pat
 
 def plot_profile(taus: Sequence[float], shares: Mapping[str, Sequence[float]], cells: int, path: Path) -> None:
     """Share of cells in which each method is within so many points of the best."""
-    styles, figure = _Styles(list(shares)), _figure(9, 5)
+    styles, figure = _Styles(list(shares)), new_figure(9, 5)
     axis = figure.subplots()
     for label, share in shares.items():
         points = 100 * np.asarray(taus)

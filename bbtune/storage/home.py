@@ -111,8 +111,9 @@ def fetched(place: Place) -> Iterator[Path]:
         yield Path(name)
 
 
-def load_result(place: Place) -> TuneResult:
-    """The result of a finished run.
+@contextmanager
+def finished(place: Place) -> Iterator[tuple[Path, TuneResult]]:
+    """A folder with all that a finished run left, for reading, and its result.
 
     Raises:
         BbtuneError: if the place holds none.
@@ -121,7 +122,17 @@ def load_result(place: Place) -> TuneResult:
         if isinstance(place, str) and not (folder / RESULT).is_file():
             unfinished = f"; it has not finished: bbtune resume {place}" if (folder / JOURNAL).is_file() else ""
             raise BbtuneError(f"{place}: expected a finished run with {RESULT}, found none{unfinished}")
-        return TuneResult.load(folder)
+        yield folder, TuneResult.load(folder)
+
+
+def load_result(place: Place) -> TuneResult:
+    """The result of a finished run.
+
+    Raises:
+        BbtuneError: if the place holds none.
+    """
+    with finished(place) as (_, result):
+        return result
 
 
 def _fill(remote: Remote, folder: Path) -> Segments:
