@@ -78,6 +78,14 @@ class FrozenModel:
                 return hidden
             return put(hidden, batch.prompt, prompts.layers[layer], prompts.sets)
 
+        return self.changed(batch, change)
+
+    def changed(self, batch: Batch, change: Callable[[int, Tensor], Tensor]) -> Tensor:
+        """Last hidden states (B, S, H) of the tuned stack.
+
+        Args:
+            change: from a layer's number and the hidden states (B, S, H) that enter it to those that it shall see.
+        """
         with self._hooked(lambda layer, hidden, call: change(layer, hidden)):
             return self._run(batch)
 
@@ -118,21 +126,19 @@ class FrozenModel:
             hidden = step(hidden)
         return hidden
 
-    def readout(self, batch: Batch, states: Tensor, hidden_prompt: int) -> Tensor:
+    def readout(self, batch: Batch, states: Tensor, hidden_prompt: int | Tensor) -> Tensor:
         """The state (B, H) that is scored: at the position read, the mean, or the decoder's.
 
         Args:
             states: last hidden states (B, S, H) of the tuned stack.
-            hidden_prompt: T where the prompt's positions are no outputs (prefix), else 0.
+            hidden_prompt: T where the prompt's positions are no outputs (prefix), else 0; of all rows or of each (B,).
         """
         rows = torch.arange(len(batch.ids), device=states.device)
         if self.card.kind in ("masked-lm", "causal-lm"):
             return states[rows, batch.read.to(states.device)]
-        mask = batch.mask.clone()
-        if hidden_prompt:
-            places = batch.prompt[:, None] + torch.arange(hidden_prompt)
-            mask[torch.arange(len(mask))[:, None], places] = 0
-        mask = mask.to(states.device)
+        place = torch.arange(batch.mask.shape[1]) - batch.prompt[:, None]
+        length = torch.as_tensor(hidden_prompt).expand(len(place))[:, None]
+        mask = batch.mask.masked_fill((place >= 0) & (place < length), 0).to(states.device)
         if self.card.kind == "sentence-encoder":
             weight = mask.unsqueeze(-1).float()
             return (states.float() * weight).sum(dim=1) / weight.sum(dim=1)

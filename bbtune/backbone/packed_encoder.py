@@ -10,56 +10,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from operator import attrgetter
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from bbtune.backbone.encoding import Encoder, Row
 from bbtune.backbone.families import PostNorm
 from bbtune.backbone.frozen import FrozenModel
 from bbtune.backbone.packing import Packing, attention, chunks
-from bbtune.backbone.products import Products, fused
+from bbtune.backbone.post_norm import PostNormLayer, Weights
+from bbtune.backbone.products import Products
 from bbtune.backbone.prompted import Prompts
 from bbtune.backbone.stack import Stack, Texts, stacked
 
 _ROWS = 32  # texts whose embeddings are padded together
-_AT_ONCE = 1024  # rows of one pass behind the attention
 
 
 @dataclass(kw_only=True)
 class _Packed(Texts):
     packing: Packing
     read: Tensor
-
-
-class _Norm:
-    """A layer normalisation in the dtype of the hidden states."""
-
-    def __init__(self, norm: Any, dtype: torch.dtype) -> None:
-        self._shape = norm.normalized_shape
-        self._weight, self._bias = norm.weight.to(dtype), norm.bias.to(dtype)
-        self._eps = norm.eps
-
-    def __call__(self, x: Tensor) -> Tensor:
-        return functional.layer_norm(x, self._shape, self._weight, self._bias, self._eps)
-
-
-class _Layer:
-    """The weights of one layer, in the memory of the stock model."""
-
-    def __init__(self, layer: Any, names: PostNorm, dtype: torch.dtype) -> None:
-        def part(name: str) -> Any:
-            return attrgetter(name)(layer)
-
-        self.qkv = fused([part(names.query), part(names.key), part(names.value)])
-        self.out, self.up, self.down = (
-            (linear.weight, linear.bias) for linear in (part(names.out), part(names.up), part(names.down))
-        )
-        self.act = _in_place(part(names.act))
-        self.norm, self.last_norm = _Norm(part(names.norm), dtype), _Norm(part(names.last_norm), dtype)
 
 
 class PackedEncoder(Stack):
@@ -72,7 +42,7 @@ class PackedEncoder(Stack):
         self._pools = model.card.kind == "sentence-encoder"
         self._products = products
         dtype = products.dtype
-        self._layers = model.once(("packed", dtype), lambda: [_Layer(of, names, dtype) for of in model.layers])
+        self._layers = model.once(("packed", dtype), lambda: [PostNormLayer(of, names, dtype) for of in model.layers])
         self._heads = int(model.model.config.num_attention_heads)
         self.name = f"packed encoder, products by {products.name}"
 
@@ -128,7 +98,7 @@ class PackedEncoder(Stack):
     def _is_read(self, layer: int) -> bool:
         return layer == self.depth - 1 and not self._pools
 
-    def _linear(self, x: Tensor, weights: tuple[Tensor, Tensor | None]) -> Tensor:
+    def _linear(self, x: Tensor, weights: Weights) -> Tensor:
         return self._products.linear(x, *weights)
 
     def _added(self, packed: _Packed, rows: Tensor, change: Tensor | None) -> Tensor:
@@ -141,7 +111,7 @@ class PackedEncoder(Stack):
             run.inside(rows)[:, :, start : start + packed.tokens] += change[:, None]
         return rows
 
-    def _mixed(self, packed: _Packed, of: _Layer, qkv: Tensor, prefix: Tensor | None) -> Tensor:
+    def _mixed(self, packed: _Packed, of: PostNormLayer, qkv: Tensor, prefix: Tensor | None) -> Tensor:
         """Attention (P, R, H), before its output product."""
         width = self.model.hidden_size
         count = max(len(qkv), 1 if prefix is None else len(prefix))
@@ -157,18 +127,13 @@ class PackedEncoder(Stack):
             run.put(mixed, attention(rows[:, :, 0], seen[:, :, 0], seen[:, :, 1]))
         return mixed
 
-    def _behind(self, of: _Layer, mixed: Tensor, state: Tensor) -> Tensor:
-        """The rest of a layer behind its attention, some rows at a time so that they stay in the cache."""
+    def _behind(self, of: PostNormLayer, mixed: Tensor, state: Tensor) -> Tensor:
+        """The rest of a layer behind its attention."""
         wide = mixed.shape[:-1]
-        mixed, state = mixed.flatten(0, 1), state.expand(*wide, -1).flatten(0, 1)
-        found = torch.empty_like(mixed)
-        for some in chunks(len(mixed), _AT_ONCE):
-            rows = of.norm(self._linear(mixed[some], of.out).add_(state[some]))
-            inner = of.act(self._linear(rows, of.up))
-            found[some] = of.last_norm(self._linear(inner, of.down).add_(rows))
-        return found.view(*wide, -1)
+        rows = state.expand(*wide, -1).flatten(0, 1)
+        return of.behind(self._linear, mixed.flatten(0, 1), rows).view(*wide, -1)
 
-    def _read_only(self, packed: _Packed, of: _Layer, state: Tensor, prefix: Tensor | None) -> Tensor:
+    def _read_only(self, packed: _Packed, of: PostNormLayer, state: Tensor, prefix: Tensor | None) -> Tensor:
         """The last layer at the positions read, (P, N, H): no product runs over all rows."""
         count = max(len(state), 1 if prefix is None else len(prefix))
         state = state.expand(count, -1, -1)
@@ -212,13 +177,6 @@ def _weighted(packing: Packing, q: Tensor, state: Tensor, prefix: Tensor | None)
     if prefix is not None and shares is not None:
         mixed += (shares.flatten(1, 2) @ prefix).view(mixed.shape)
     return mixed
-
-
-def _in_place(act: Any) -> Any:
-    """The activation, overwriting its input where torch can."""
-    if type(act).__name__ == "GELUActivation":  # by name: transformers is imported only when it has been made quiet
-        return lambda x: torch.ops.aten.gelu.out(x, out=x)
-    return act
 
 
 def _behind_prefix(texts: int, prefix: Tensor, own: Tensor) -> Tensor:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from bbtune.backbone.encoding import Encoder
 from bbtune.backbone.families import PostNorm, Rotary
 from bbtune.backbone.frozen import FrozenModel
+from bbtune.backbone.mixed import MixedPath, StockMixed
+from bbtune.backbone.mixed_encoder import PackedMixed
 from bbtune.backbone.packed_encoder import PackedEncoder
 from bbtune.backbone.products import Products
 from bbtune.backbone.replay import ReplayStack
@@ -24,6 +26,17 @@ def choose_path(model: FrozenModel, encoder: Encoder, products: Products) -> Sta
     if reason is None and isinstance(layout, Rotary):
         return SharedDecoder(model, encoder, products)
     return ReplayStack(model, encoder, reason or "")
+
+
+def choose_mixed(model: FrozenModel, max_tokens: int, products: Products) -> MixedPath:
+    """The fastest exact path for texts of different prompts.
+
+    Args:
+        max_tokens: of a row.
+    """
+    if isinstance(model.card.family.layout, PostNorm) and why_not(model.card, max_tokens) is None:
+        return PackedMixed(model, products)
+    return StockMixed(model)
 
 
 def why_not(card: ModelCard, max_tokens: int) -> str | None:

@@ -14,7 +14,7 @@ from tiny_models import CORPUS, MAKERS
 from bbtune.backbone.frozen import FrozenModel, load_frozen
 from bbtune.backbone.products import TORCH
 from bbtune.backbone.replay import ReplayStack
-from bbtune.evaluation.worker import Worker
+from bbtune.evaluation.worker import Worker, prompt_space
 from bbtune.examine import make_plan
 from bbtune.search_plan import SearchPlan
 from bbtune.task.task import Example
@@ -92,8 +92,10 @@ class Trial(Worker):
     def restart(self) -> None:
         """Forget what earlier calls left behind."""
         self._splits = {}
-        self._space = self._prompt_space()
-        self.space = self._prompt_space()  # the worker's own one tells by object identity what has not changed
+        self._space = prompt_space(self._plan, self.model, self._encoder)
+        self.space = prompt_space(
+            self._plan, self.model, self._encoder
+        )  # the worker's own one tells by object identity what has not changed
 
     def texts(self, split: str) -> tuple[Example, ...]:
         """Examples of a split."""
