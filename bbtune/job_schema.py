@@ -9,8 +9,9 @@ from typing import Any
 
 from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 
-from bbtune.methods import BASELINES, method_class
+from bbtune.methods import BASELINES, TRAINING_DEFAULTS, method_class
 from bbtune.optimizers import OPTIMIZERS
+from bbtune.presets import OPTIMIZER_DEFAULTS
 from bbtune.spec import BaselineJob, JobSpec, TextJob
 from bbtune.text_search import TEXT_SEARCHES
 
@@ -35,6 +36,9 @@ def job_schema() -> dict[str, Any]:
         parts[part]["properties"][key]["anyOf"] = [{"enum": known}, _NEVERGRAD]
     for kind in {method_class(name).__name__ for name in BASELINES}:
         parts[kind]["properties"]["name"]["description"] = parts[kind]["description"]
+        _tell_defaults(parts[kind]["properties"])
+    for key in {key for chosen in OPTIMIZER_DEFAULTS.values() for key in chosen}:
+        del parts["MethodSpec"]["properties"][key]["default"]  # it goes by the optimizer, as its description says
     return {
         "$schema": GenerateJsonSchema.schema_dialect,
         "title": "bbtune job",
@@ -44,6 +48,20 @@ def job_schema() -> dict[str, Any]:
         "else": {"if": _IS_TEXT, "then": text, "else": search},
         "$defs": {name: _tidied(part) for name, part in sorted(parts.items())},
     }
+
+
+def _tell_defaults(keys: dict[str, Any]) -> None:
+    """Put what goes with the name of a baseline into its keys: as the default, or in words where names differ."""
+    named: dict[str, dict[Any, list[str]]] = {}
+    for name in keys["name"].get("enum", [keys["name"].get("const")]):
+        for key, value in TRAINING_DEFAULTS.get(name, {}).items():
+            named.setdefault(key, {}).setdefault(value, []).append(f"`{name}`")
+    for key, by_value in named.items():
+        if len(by_value) == 1:
+            keys[key]["default"] = next(iter(by_value))
+        else:
+            told = [f"{value} with {', '.join(names)}" for value, names in by_value.items()]
+            keys[key]["description"] += f" Else {'; '.join(told)}."
 
 
 class _Untitled(GenerateJsonSchema):
@@ -61,7 +79,7 @@ def _tidied(schema: Any) -> Any:
         return schema
     kept = {key: _tidied(value) for key, value in schema.items() if key not in ("title", "discriminator")}
     if isinstance(kept.get("description"), str):
-        kept["description"] = " ".join(kept["description"].split())
+        kept["description"] = " ".join(kept["description"].replace("``", "`").split())
     if "default" in kept and (kept["default"] is None or isinstance(kept["default"], dict)):
         del kept["default"]
     return kept

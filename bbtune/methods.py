@@ -124,10 +124,9 @@ class TrainedSpec(MethodPart):
 
     name: Literal["prompt-tuning", "deep-prompts", "prefix-tuning", "bitfit", "ia3", "fine-tuning"]
     learning_rate: Annotated[float, Field(gt=0)]
-    """Of AdamW; else it goes by the method."""
+    """Of AdamW."""
     epochs: Annotated[int, Field(ge=1)] = 20
-    """Passes over train at most, 100 of `mlp` and `bilstm` unless said otherwise; ten without a better one on dev end
-    it (`selection.patience`)."""
+    """Passes over train at most; ten without a better one on dev end it (`selection.patience`)."""
     batch_size: Annotated[int, Field(ge=1)] = 16
     """Of all workers together."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0

@@ -39,8 +39,8 @@ class MethodSpec(Part):
     optimizer: str = DEFAULT_OPTIMIZER
     """`auto` is chosen by the budget and by what the evaluator returns."""
     population: Annotated[int, Field(ge=2)] = 20
-    """Candidates per generation, of `gauss-newton` probes per round; 40 with `auto` and `gauss-newton`, 11 with
-    `spsa`."""
+    """Candidates per generation, of `gauss-newton` probes per round: 40 with `auto` and `gauss-newton`, 11 with `spsa`,
+    else 20."""
     sigma: Annotated[float, Field(gt=0)] = 0.2
     """Initial step."""
     alpha: Annotated[float, Field(gt=0)] = 0.7
@@ -48,8 +48,8 @@ class MethodSpec(Part):
     loss: Literal["cross-entropy", "hinge"] = "cross-entropy"
     """Of train, which the search minimises; `hinge` has margin 2."""
     blocks: Literal["layerwise", "joint"] = "layerwise"
-    """`layerwise`: one optimizer per layer in turn; `joint`: one for all. `joint` with `auto`, `gauss-newton` and
-    `spsa`."""
+    """`layerwise`: one optimizer per layer in turn; `joint`: one for all. Else `joint` with `auto`, `gauss-newton` and
+    `spsa`, `layerwise` with others."""
     accept: Literal["improves", "best-ever"] = "improves"
     """`improves`: a layer changes when the loss falls; `best-ever`: the paper's rule."""
     schedule: Literal["round-robin", "whole-sweeps", "recent-gain"] = "round-robin"

@@ -21,7 +21,7 @@ def _without_credentials(uri: str) -> str:
 
 
 class SelectionSpec(Part):
-    """Which prompt of a search is handed out, judged on dev; what is None goes by the optimizer."""
+    """Which prompt of a search is handed out, judged on dev; what is not set goes by the optimizer."""
 
     by: Literal["metric", "loss", "last"] | None = None
     """Of the prompts that dev judges: the best metric (of equals the lower loss), the lowest dev loss, or the latest.

@@ -11,7 +11,7 @@ from bbtune import api
 from bbtune.backbone.fetch import cached_model
 from bbtune.errors import BackboneError
 from bbtune.jobfile import load_job
-from bbtune.methods import BASELINES, method_class
+from bbtune.methods import BASELINES
 from bbtune.spec import BaselineJob
 from bbtune.suite import is_suite, read_suite
 
@@ -53,11 +53,3 @@ def test_a_suite_file_has_no_faults_that_its_text_can_show(
     study = read_suite(path, [], tmp_path / "out")
     assert len(study.groups) >= 8
     assert all(member.spec.tracking.experiment == study.name for member in study.members)
-
-
-@pytest.mark.parametrize("name", BASELINES)
-def test_a_baseline_and_its_keys_are_documented(name: str) -> None:
-    page = (ROOT / "docs" / "baselines.md").read_text()
-    assert f"`{name}`" in page
-    for key in set(method_class(name).model_fields) - {"name"}:
-        assert f"`method.{key}`" in page, key

@@ -50,28 +50,6 @@ def test_every_link_into_the_project_leads_somewhere():
             assert (page.parent / link).exists(), f"{page.name}: {link}"
 
 
-def test_every_key_of_a_job_is_documented():
-    from bbtune.spec import JobSpec
-
-    page = (ROOT / "docs" / "jobs.md").read_text()
-    for part, field in JobSpec.model_fields.items():
-        keys = getattr(field.annotation, "model_fields", None)
-        for key in [f"{part}.{name}" for name in keys] if keys else [part]:
-            assert f"`{key}`" in page, key
-
-
-def test_every_key_of_a_prompt_in_words_and_of_an_api_is_documented():
-    from bbtune.endpoint_spec import ApiSpec
-    from bbtune.text_spec import TextMethodSpec, TextPromptSpec, WriterSpec
-
-    page = (ROOT / "docs" / "api.md").read_text()
-    wanted = [f"`prompt.{name}`" for name in TextPromptSpec.model_fields if name != "kind"]
-    wanted += [f"`method.{name}`" for name in TextMethodSpec.model_fields]
-    wanted += [f"`{name}`" for name in ApiSpec.model_fields]
-    wanted += WriterSpec.model_fields
-    assert [key for key in wanted if key not in page] == []
-
-
 def test_the_jobs_of_the_page_on_apis_have_no_faults_in_their_text():
     from bbtune.jobfile import parse_job
 
