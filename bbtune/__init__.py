@@ -9,17 +9,33 @@ __version__ = "0.1.0"
 
 # Loaded on first use, so that `import bbtune` stays quick and free of torch, ray and mlflow.
 _HOMES = {
+    "AskTell": "bbtune.optimizers.base",
     "BbtuneError": "bbtune.errors",
     "JobError": "bbtune.errors",
     "JobSpec": "bbtune.spec",
     "load_job": "bbtune.jobfile",
+    "TaskData": "bbtune.task.data",
     "TuneResult": "bbtune.result",
+    "minimize": "bbtune.functions",
     "resume": "bbtune.api",
     "run": "bbtune.api",
     "validate": "bbtune.api",
 }
 
-__all__ = ["BbtuneError", "JobError", "JobSpec", "TuneResult", "__version__", "load_job", "resume", "run", "validate"]
+__all__ = [
+    "AskTell",
+    "BbtuneError",
+    "JobError",
+    "JobSpec",
+    "TaskData",
+    "TuneResult",
+    "__version__",
+    "load_job",
+    "minimize",
+    "resume",
+    "run",
+    "validate",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -10,9 +10,11 @@ from bbtune.backbone.sources import ModelCard, check_memory
 from bbtune.backbone_spec import BackboneSpec
 from bbtune.endpoint_spec import NOT_OF_THE_TRACE
 from bbtune.errors import BbtuneError, Fault, JobError, JournalError
-from bbtune.examine import examine, make_plan
-from bbtune.jobfile import load_job, parse_job, read_job
+from bbtune.examine import NOTHING, examine, make_plan
+from bbtune.jobfile import load_job
 from bbtune.journal import Journal, read_journal
+from bbtune.optimizers.own import MakeOptimizer
+from bbtune.own import Job, Own
 from bbtune.plan import Card
 from bbtune.probing import forecast_job
 from bbtune.progress import Show
@@ -23,14 +25,21 @@ from bbtune.source_names import local_path
 from bbtune.spec import BaseJob, TextJob
 from bbtune.storage.home import Home, fetched, home_of
 from bbtune.storage.place import Place, place_named, run_place
+from bbtune.task.data import TaskData
 from bbtune.text_spec import WriterSpec
 from bbtune.tracking import send_all
 
 _Asking = TypeVar("_Asking", BackboneSpec, WriterSpec)
-Job = BaseJob | Mapping[str, Any] | str | Path
 
 
-def run(job: Job, out: str | Path | None = None, show: Show | None = None) -> TuneResult:
+def run(
+    job: Job,
+    out: str | Path | None = None,
+    show: Show | None = None,
+    *,
+    task: TaskData | None = None,
+    optimizer: MakeOptimizer | None = None,
+) -> TuneResult:
     """Run a job to its end.
 
     Args:
@@ -38,13 +47,18 @@ def run(job: Job, out: str | Path | None = None, show: Show | None = None) -> Tu
         out: run folder, or an address such as ``s3://bucket/run``; without it ``STORAGE/<name>-<short hash>``, with
             the job's storage, or ``runs``.
         show: told of every generation.
+        task: texts and labels in memory, in place of the job's; the run says ``task.source: object:NAME``.
+        optimizer: a class of yours, such as one derived from :class:`bbtune.AskTell`, in place of the job's; the run
+            says ``method.optimizer: own:NAME``.
 
     Raises:
         JobError: with every fault of the job.
         BbtuneError: if the folder holds a run already, or the machinery fails; what was scored is kept.
     """
-    spec = _spec(job)
-    return begin(spec, run_place(spec) if out is None else place_named(str(out)), show, tracked=spec.tracking.enabled)
+    own = Own(task, optimizer)
+    spec = _spec(job, own)
+    with home_of(run_place(spec) if out is None else place_named(str(out))) as home:
+        return _begin(spec, home, show, spec.tracking.enabled, None, own)
 
 
 def begin(
@@ -60,9 +74,11 @@ def begin(
         return _begin(spec, home, show, tracked, shared)
 
 
-def _begin(spec: BaseJob, home: Home, show: Show | None, tracked: bool, shared: Path | None) -> TuneResult:
+def _begin(
+    spec: BaseJob, home: Home, show: Show | None, tracked: bool, shared: Path | None, own: Own = NOTHING
+) -> TuneResult:
     _refuse_used(home)
-    plan, task, card = make_plan(spec)
+    plan, task, card = make_plan(spec, own)
     spec = plan.spec  # with everything chosen, so that the run does not change with the rules of choice
     _check_memory(card, spec)
     home.path.mkdir(parents=True, exist_ok=True)
@@ -72,12 +88,19 @@ def _begin(spec: BaseJob, home: Home, show: Show | None, tracked: bool, shared: 
         (home.path / SPEC).write_text(spec.to_yaml(), encoding="utf-8")
         home.keep(SPEC)
         journal.append(start_record(plan, task, card))
-        result = Session(home.path, journal, plan, task, show, shared).finish(tracked)
+        result = Session(journal, plan, task, show, shared, own.optimizer).finish(tracked)
     home.keep_all()
     return result
 
 
-def resume(folder: str | Path, changes: Sequence[str] = (), show: Show | None = None) -> TuneResult:
+def resume(
+    folder: str | Path,
+    changes: Sequence[str] = (),
+    show: Show | None = None,
+    *,
+    task: TaskData | None = None,
+    optimizer: MakeOptimizer | None = None,
+) -> TuneResult:
     """Go on with a run that was cut off; the result is that of a run that was not.
 
     Args:
@@ -85,14 +108,16 @@ def resume(folder: str | Path, changes: Sequence[str] = (), show: Show | None = 
         changes: ``key.path=value`` each, of what is not of the trace: ``evaluators.count``, caps on money, the pace of
             an API.
         show: told of every generation.
+        task, optimizer: as the run had them, where it had any.
 
     Raises:
+        JobError: if the run had a task or optimizer of a program that is not given again.
         JournalError: if the folder holds no run, or its data or model have changed since.
     """
     with home_of(place_named(str(folder))) as home:
         if not (home.path / RESULT).is_file():
             spec = _begun(home, changes)
-            return _go_on(spec, home, show, spec.tracking.enabled, None)
+            return _go_on(spec, home, show, spec.tracking.enabled, None, Own(task, optimizer))
         result = TuneResult.load(home.path)
     if changes and show is not None:
         mend = "run the job with that in another folder (--out); what an API has answered is in the cache"
@@ -100,9 +125,11 @@ def resume(folder: str | Path, changes: Sequence[str] = (), show: Show | None = 
     return result
 
 
-def _go_on(spec: BaseJob, home: Home, show: Show | None, tracked: bool, shared: Path | None) -> TuneResult:
+def _go_on(
+    spec: BaseJob, home: Home, show: Show | None, tracked: bool, shared: Path | None, own: Own = NOTHING
+) -> TuneResult:
     with Journal(home.path / JOURNAL, home.sink) as journal:
-        plan, task, card = make_plan(spec)
+        plan, task, card = make_plan(spec, own)
         _check_memory(card, spec)
         now = start_record(plan, task, card)
         if not journal.records:  # killed before the first line was whole
@@ -110,7 +137,7 @@ def _go_on(spec: BaseJob, home: Home, show: Show | None, tracked: bool, shared: 
         for difference in check_same_run(journal.records[0], now):
             if show is not None:
                 show.say(difference)
-        result = Session(home.path, journal, plan, task, show, shared).finish(tracked)
+        result = Session(journal, plan, task, show, shared, own.optimizer).finish(tracked)
     home.keep_all()
     return result
 
@@ -197,22 +224,32 @@ def dry_run(job: Job) -> str:
     return forecast_job(_spec(job))
 
 
-def validate(job: Job, overrides: Sequence[str] = (), method: str | None = None) -> list[Fault]:
+def validate(
+    job: Job,
+    overrides: Sequence[str] = (),
+    method: str | None = None,
+    *,
+    task: TaskData | None = None,
+    optimizer: MakeOptimizer | None = None,
+) -> list[Fault]:
     """Every fault of a job; data, configuration and tokenizer are read, weights are not.
 
     Args:
         job: path of a job file, or the job itself.
         overrides: ``key.path=value`` each, over a job file.
         method: another optimizer than that of a job file.
+        task, optimizer: as for :func:`run`.
     """
-    if isinstance(job, BaseJob):
-        return examine(job, set())[3]
-    spec, faults, broken = read_job(job, overrides, method) if isinstance(job, str | Path) else parse_job(job)
-    return faults if spec is None else faults + examine(spec, broken)[3]
+    own = Own(task, optimizer)
+    spec, faults, broken = own.read(job, overrides, method)
+    return faults if spec is None else faults + examine(spec, broken, own)[3]
 
 
-def sync(folder: str | Path, uri: str | None = None) -> str:
+def sync(folder: str | Path, uri: str | None = None, optimizer: MakeOptimizer | None = None) -> str:
     """Send a run's whole record to MLflow; returns MLflow's run id.
+
+    Args:
+        optimizer: the one that the run was given in Python, where it was.
 
     Raises:
         TrackingError: if MLflow cannot be reached.
@@ -222,7 +259,7 @@ def sync(folder: str | Path, uri: str | None = None) -> str:
         if not records:
             raise JournalError(f"{folder}: the journal has no whole line yet; resume the run first")
         result = TuneResult.load(path) if (path / RESULT).is_file() else None
-        return send_all(path, run_card(spec, records[0]), recorded_events(spec, records), result, uri)
+        return send_all(path, run_card(spec, records[0]), recorded_events(spec, records, optimizer), result, uri)
 
 
 def _check_memory(card: Card, spec: BaseJob) -> None:
@@ -244,12 +281,8 @@ def _refuse_used(home: Home) -> None:
         raise BbtuneError(f"{place} holds files that are no run; give a new or empty folder as --out")
 
 
-def _spec(job: Job) -> BaseJob:
-    if isinstance(job, BaseJob):
-        return job
-    if isinstance(job, str | Path):
-        return load_job(job)
-    spec, faults, _ = parse_job(job)
+def _spec(job: Job, own: Own = NOTHING) -> BaseJob:
+    spec, faults, _ = own.read(job)
     if faults or spec is None:
         raise JobError(faults)
     return spec

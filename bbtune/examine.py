@@ -4,32 +4,43 @@ from __future__ import annotations
 
 from bbtune.baselines.faults import baseline_faults
 from bbtune.errors import Fault, JobError
+from bbtune.own import Own
 from bbtune.plan import NO_ROW, Card, Plan, read_parts, row_faults
 from bbtune.search_plan import examine_search
 from bbtune.spec import BaseJob, BaselineJob, JobSpec, TextJob
 from bbtune.task.task import Task
 from bbtune.text_plan import examine_text
 
+NOTHING = Own()
 
-def make_plan(spec: BaseJob) -> tuple[Plan, Task, Card]:
+
+def make_plan(spec: BaseJob, own: Own = NOTHING) -> tuple[Plan, Task, Card]:
     """Task, model card and plan of a job.
+
+    Args:
+        own: what a program gives beside it.
 
     Raises:
         JobError: with every fault found.
     """
-    plan, task, card, faults = examine(spec, set())
+    plan, task, card, faults = examine(spec, set(), own)
     if faults or plan is None or task is None or card is None:
         raise JobError(faults)
     return plan, task, card
 
 
-def examine(spec: BaseJob, broken: set[str]) -> tuple[Plan | None, Task | None, Card | None, list[Fault]]:
+def examine(
+    spec: BaseJob, broken: set[str], own: Own = NOTHING
+) -> tuple[Plan | None, Task | None, Card | None, list[Fault]]:
     """Read data, configuration and tokenizer, and judge the job against them; no weights are read.
 
     Args:
         broken: paths that are known to be at fault; what depends on them is not judged.
+        own: what a program gives beside it.
     """
-    parts, faults = read_parts(spec, broken)
+    lacking = [fault for fault in own.faults(spec) if fault.path not in broken]
+    broken = broken | {fault.path for fault in lacking}
+    parts, faults = read_parts(spec, broken, own.task)
     plan: Plan | None = None
     if parts.task is not None and parts.task.metric.free_form and not isinstance(spec, TextJob):
         faults += _answer_faults(spec, parts.task.metric.name)
@@ -44,7 +55,7 @@ def examine(spec: BaseJob, broken: set[str]) -> tuple[Plan | None, Task | None, 
         faults += baseline_faults(spec, parts, broken)
         if plan and parts.task and parts.card and not {fault.path for fault in faults} & NO_ROW:
             faults += row_faults(plan, parts.task, parts.card, with_prompt=True)
-    return plan, parts.task, parts.where, _unbroken(faults, broken)
+    return plan, parts.task, parts.where, lacking + _unbroken(faults, broken)
 
 
 def _away_faults(spec: BaseJob) -> list[Fault]:

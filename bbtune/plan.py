@@ -12,6 +12,7 @@ from bbtune.backbone_spec import BackboneSpec
 from bbtune.errors import BackboneError, Fault, TaskError
 from bbtune.prompt_spec import PromptSpec
 from bbtune.spec import BaseJob, TextJob
+from bbtune.task.data import TaskData
 from bbtune.task.sources import load_task
 from bbtune.task.task import Example, Task
 from bbtune.task.template import FIELDS, Template
@@ -115,18 +116,19 @@ class Parts:
         )
 
 
-def read_parts(spec: BaseJob, broken: set[str]) -> tuple[Parts, list[Fault]]:
+def read_parts(spec: BaseJob, broken: set[str], data: TaskData | None = None) -> tuple[Parts, list[Fault]]:
     """Read data, configuration and tokenizer, and judge template and label words against them; no weights are read.
 
     Args:
         broken: paths that are known to be at fault; what depends on them is not judged.
+        data: of a program, where the job names them.
     """
     faults: list[Fault] = []
     task = card = remote = None
     away = spec.backbone.api is not None and (spec.backbone.model is None or isinstance(spec, TextJob))
     if not broken & {"task", "task.source"}:
         try:
-            task = load_task(spec.task)
+            task = load_task(spec.task, data)
         except TaskError as error:
             faults.append(Fault("task", str(error)))
     if away:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +24,7 @@ from bbtune.forecast_embeddings import held_back_for_embeddings
 from bbtune.journal import Journal, Record, Recorded
 from bbtune.loop import Generation, Ledger, Stopped, run_search
 from bbtune.method import Fitted, LabelMethod
+from bbtune.optimizers.own import MakeOptimizer
 from bbtune.prompts.space import layer_scales
 from bbtune.search import Search
 from bbtune.search_plan import SearchPlan
@@ -41,8 +41,8 @@ class PromptSearch(LabelMethod):
         metric: of the task.
         journal: with its start record; what is measured and scored goes there.
         say: told of the path that the evaluators take.
-        folder: of the run; what is paid is kept there, where an API is asked.
         test: gives the size of the split for which the search leaves enough; asked where an API is paid.
+        own: the user's optimizer, where the job names one.
     """
 
     def __init__(
@@ -51,10 +51,10 @@ class PromptSearch(LabelMethod):
         metric: Metric,
         journal: Journal,
         say: Callable[[str], None],
-        folder: Path,
         test: Callable[[], Volume],
+        own: MakeOptimizer | None = None,
     ) -> None:
-        self._account = None if plan.spec.backbone.api is None else Account(plan.spec, folder)
+        self._account = None if plan.spec.backbone.api is None else Account(plan.spec, journal.path.parent)
         if self._account is None:
             plan = replace(plan, product=_product(plan, journal))
         self._plan = plan
@@ -62,6 +62,7 @@ class PromptSearch(LabelMethod):
         self._journal = journal
         self._say = say
         self._test = test
+        self._own = own
         self._pool: Pool = make_pool(plan, self._account, say)
         self._tuned: tuple[PromptEvaluator, NDArray[np.float64]] | None = None
 
@@ -69,7 +70,7 @@ class PromptSearch(LabelMethod):
         """The generations of the search."""
         plan, spec = self._plan, self._plan.spec
         # Before the clock runs, because it imports the optimizer's library.
-        search = make_search(spec, plan.sizes, label_array(plan.train))
+        search = make_search(spec, plan.sizes, label_array(plan.train), self._own)
         measured = self._calibration()
         self._describe()
         scales = layer_scales(np.array(measured["stds"]), spec.method.alpha, spec.method.sigma)
@@ -166,9 +167,15 @@ def _product(plan: SearchPlan, journal: Journal) -> str:
     return str(record["name"])
 
 
-def replayed_generations(spec: JobSpec, records: Sequence[Record]) -> list[Generation]:
-    """The generations of a search, from its records alone; of a job with everything chosen."""
+def replayed_generations(
+    spec: JobSpec, records: Sequence[Record], own: MakeOptimizer | None = None
+) -> list[Generation]:
+    """The generations of a search, from its records alone; of a job with everything chosen.
+
+    Args:
+        own: the user's optimizer, where the job names one.
+    """
     start = records[0]
     labels = np.array(start["train_labels"], dtype=np.int64)
     sizes = Sizes(len(labels), start["dev_size"], tuple(start["layers"]), start["depth"])
-    return replayed(spec, make_search(spec, sizes, labels), sizes, records)
+    return replayed(spec, make_search(spec, sizes, labels, own), sizes, records)

@@ -37,7 +37,8 @@ class MethodSpec(Part):
     preset: PresetName = "default"
     """`paper-bbt`, `paper-bbtv2`: the paper's numbers, also of prompt and budget; the job's own keys win."""
     optimizer: str = DEFAULT_OPTIMIZER
-    """`auto` is chosen by the budget and by what the evaluator returns."""
+    """`auto` is chosen by the budget and by what the evaluator returns; `own:NAME` is a class that is given in
+    Python."""
     population: Annotated[int, Field(ge=2)] = 20
     """Candidates per generation, of `gauss-newton` probes per round: 40 with `auto` and `gauss-newton`, 11 with `spsa`,
     else 20."""

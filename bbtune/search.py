@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from bbtune.errors import OptimizerError
 from bbtune.objective import Subset
 from bbtune.optimizers.base import Array, Optimizer, Told, Upcoming
 from bbtune.schedule import RoundRobin, Schedule
@@ -145,6 +146,7 @@ class BlockSearch:
         self._optimizers = [make(i, len(block) * dim) for i, block in enumerate(self._blocks)]
         self._accept = accept
         self._schedule = schedule or RoundRobin(len(blocks))
+        self._dim = dim
         self._incumbent = np.zeros((sum(len(block) for block in self._blocks), dim))
         self._loss = np.inf
         self._pull = pull
@@ -174,10 +176,19 @@ class BlockSearch:
         if not self._started:
             return Proposal(None, self._incumbent[None].copy())
         block, upcoming = self._schedule.block, self.upcoming
-        asked = self._optimizers[block].ask()
+        asked = self._asked(self._optimizers[block], upcoming.size, len(self._blocks[block]) * self._dim)
         z = np.repeat(self._incumbent[None], len(asked), axis=0)
         z[:, self._blocks[block]] = asked.reshape(len(asked), len(self._blocks[block]), -1)
         return Proposal(block, z, self._layers[block], upcoming.first, upcoming.probing, upcoming.subset)
+
+    @staticmethod
+    def _asked(optimizer: Optimizer, size: int, dim: int) -> Array:
+        """Candidates (P, D) of an optimizer, which may be a user's."""
+        asked = optimizer.ask()
+        if np.shape(asked) != (size, dim) or not np.isfinite(asked).all():
+            expected = f"expected ask() to give finite candidates (P, D) = ({size}, {dim})"
+            raise OptimizerError(f"{type(optimizer).__name__}: {expected}, got shape {np.shape(asked)}")
+        return asked
 
     def tell(self, proposal: Proposal, scores: Scored) -> None:
         """Take the scores of a proposal."""

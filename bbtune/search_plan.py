@@ -12,6 +12,7 @@ from bbtune.errors import Fault, OptimizerError, did_you_mean
 from bbtune.methods import BASELINES
 from bbtune.optimizers import check_optimizer_name
 from bbtune.optimizers.base import population_asked
+from bbtune.optimizers.own import is_own
 from bbtune.plan import NO_ROW, Parts, Plan, place_faults, row_faults
 from bbtune.prompt_spec import MethodSpec, PromptSpec
 from bbtune.spec import JobSpec
@@ -106,7 +107,7 @@ def _generation_faults(plan: SearchPlan) -> list[Fault]:
 
 
 def _optimizer_faults(spec: JobSpec) -> list[Fault]:
-    if spec.method.optimizer != "auto":
+    if spec.method.optimizer != "auto" and not is_own(spec.method.optimizer):
         try:
             check_optimizer_name(spec.method.optimizer)
         except OptimizerError as error:

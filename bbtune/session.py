@@ -20,6 +20,7 @@ from bbtune.forecast import volume
 from bbtune.journal import FORMAT, Journal, Record, now_ms
 from bbtune.loop import Cost, Generation
 from bbtune.method import Fitted, Method
+from bbtune.optimizers.own import MakeOptimizer
 from bbtune.plan import Card, Plan, Reading
 from bbtune.plot import plot_run
 from bbtune.progress import Show
@@ -39,21 +40,28 @@ class Session:
     """A run in this process: what an earlier session did comes from the journal, then the method goes on.
 
     Args:
-        folder: of the run.
-        journal: with its start record.
+        journal: with its start record, in the folder of the run.
         show: told of every generation.
         shared: folder that the run shares with others of its study.
+        own: the user's optimizer, where the job names one.
     """
 
     def __init__(
-        self, folder: Path, journal: Journal, plan: Plan, task: Task, show: Show | None, shared: Path | None = None
+        self,
+        journal: Journal,
+        plan: Plan,
+        task: Task,
+        show: Show | None,
+        shared: Path | None = None,
+        own: MakeOptimizer | None = None,
     ) -> None:
-        self._folder = folder
+        self._folder = journal.path.parent
         self._journal = journal
         self._plan = plan
         self._task = task
         self._show = show
         self._shared = shared
+        self._own = own
         self._seen: list[Generation] = []
         self._peak_memory_mib = 0.0
 
@@ -93,8 +101,8 @@ class Session:
             return make_baseline(plan, metric, self._folder / TRAINING, self._past())
         # Rendered only where an API is paid, and once.
         test = cache(partial(volume, self._task.test, plan.template, CHARACTERS * plan.spec.backbone.max_tokens))
-        shared = (metric, self._journal, self._say, self._folder, test)
-        return TextTuning(plan, *shared) if isinstance(plan, TextPlan) else PromptSearch(plan, *shared)
+        shared = (metric, self._journal, self._say, test)
+        return TextTuning(plan, *shared) if isinstance(plan, TextPlan) else PromptSearch(plan, *shared, self._own)
 
     def _past(self) -> Past:
         steps = recorded_events(self._plan.spec, self._journal.records)
@@ -182,10 +190,14 @@ def _point(event: Generation) -> Point:
     return Point(**asdict(event.cost), best_loss=event.best_loss, dev=event.dev_metric)
 
 
-def recorded_events(spec: BaseJob, records: Sequence[Record]) -> list[Generation]:
-    """What a run has yielded so far, from its records alone; of a job with everything chosen."""
+def recorded_events(spec: BaseJob, records: Sequence[Record], own: MakeOptimizer | None = None) -> list[Generation]:
+    """What a run has yielded so far, from its records alone; of a job with everything chosen.
+
+    Args:
+        own: the user's optimizer, where the job names one.
+    """
     if isinstance(spec, JobSpec):
-        return replayed_generations(spec, records)
+        return replayed_generations(spec, records, own)
     if isinstance(spec, TextJob):
         return replayed_text_generations(spec, records)
     steps = [record for record in records if record["event"] == "step"]

@@ -44,8 +44,10 @@ def _absolute(source: str) -> str:
 def _task_source(source: str) -> str:
     """A task source, its path absolute."""
     scheme, _, rest = source.partition(":")
-    if scheme not in {"folder", "file", "hf", "builtin"} or not rest:
-        raise ValueError("expected folder:DIR, file:TABLE, hf:NAME or builtin:NAME")
+    if scheme not in {"folder", "file", "hf", "builtin", "object"} or not rest:
+        raise ValueError(
+            "expected folder:DIR, file:TABLE, hf:NAME or builtin:NAME"
+        )
     return _absolute(source)
 
 
@@ -69,6 +71,6 @@ def _scheme(pattern: str) -> Any:
     return Field(json_schema_extra={"pattern": pattern})
 
 
-TaskSource = Annotated[str, AfterValidator(_task_source), _scheme("^(folder|file|hf|builtin):.+")]
+TaskSource = Annotated[str, AfterValidator(_task_source), _scheme("^(folder|file|hf|builtin|object):.+")]
 TestSource = Annotated[str, AfterValidator(_test_source), _scheme("^file:.+")]
 ModelSource = Annotated[str, AfterValidator(_model_source), _scheme("^(hf|path|package|cache):.+")]

@@ -26,7 +26,8 @@ class TaskSpec(Part):
     """The data and how they are put to the model; what a task card gives is the default."""
 
     source: TaskSource
-    """`folder:DIR`, `file:TABLE`, `hf:NAME[@CONFIG]` or `builtin:support`."""
+    """`folder:DIR`, `file:TABLE`, `hf:NAME[@CONFIG]` or `builtin:support`; `object:NAME` of a task that is given in
+    Python."""
     shots: Annotated[int, Field(ge=1)] | None = None
     """Examples per label (without labels: in all) in train and again in dev; else all of the draw in folders, 16 in
     tables and `hf:`."""

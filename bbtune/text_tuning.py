@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -40,7 +39,6 @@ class TextTuning(Method):
         metric: of the task.
         journal: with its start record; what is found out, written and scored goes there.
         say: told what the endpoint can do.
-        folder: of the run; what is paid is kept there.
         test: gives the size of the split for which the search leaves enough; asked where an API is paid.
     """
 
@@ -50,17 +48,16 @@ class TextTuning(Method):
         metric: Metric,
         journal: Journal,
         say: Callable[[str], None],
-        folder: Path,
         test: Callable[[], Volume],
     ) -> None:
         self._plan = plan
         self._metric = metric
         self._journal = journal
         self._say = say
-        self._folder = folder
+        self._folder = journal.path.parent  # what is paid is kept there
         self._test = test
         self._space = plan.space()
-        self._models = TextModels(plan, folder)
+        self._models = TextModels(plan, self._folder)
         self._evaluator: TextEvaluator | None = None
         self._z: NDArray[np.float64] = np.zeros((1, self._space.choices.dim))
 

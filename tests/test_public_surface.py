@@ -13,13 +13,15 @@ import typer.main
 import bbtune
 from bbtune.cli import app
 
-NAMES = ["BbtuneError", "JobError", "JobSpec", "TuneResult", "__version__", "load_job", "resume", "run", "validate"]
+NAMES = ["AskTell", "BbtuneError", "JobError", "JobSpec", "TaskData", "TuneResult", "__version__"]
+NAMES += ["load_job", "minimize", "resume", "run", "validate"]
 
 SIGNATURES = {
     "load_job": ["path", "overrides", "method"],
-    "resume": ["folder", "changes", "show"],
-    "run": ["job", "out", "show"],
-    "validate": ["job", "overrides", "method"],
+    "minimize": ["function", "dim", "evaluations", "layers", "optimizer", "seed", "settings"],
+    "resume": ["folder", "changes", "show", "task", "optimizer"],
+    "run": ["job", "out", "show", "task", "optimizer"],
+    "validate": ["job", "overrides", "method", "task", "optimizer"],
 }
 
 COMMANDS = {

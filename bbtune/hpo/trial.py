@@ -88,7 +88,7 @@ def run_trial(spec: BaseJob, folder: Path) -> Generator[tuple[Standing, str]]:
             journal.append(now)
         check_same_run(journal.records[0], now)
         selected, standing = Judged(float("inf"), 0.0, True), None
-        for event in Session(folder, journal, plan, task, None).fit():
+        for event in Session(journal, plan, task, None).fit():
             if not isinstance(event, Generation):
                 if standing is None:
                     raise BbtuneError(f"it ended before its first generation ({event.reason}); raise the budget")

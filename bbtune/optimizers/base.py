@@ -73,6 +73,9 @@ class Optimizer(Protocol):
 class AskTell(ABC):
     """Order, shapes and finiteness are checked here, so that each optimizer is its formula and nothing else.
 
+    A subclass gives ``_ask()``, candidates (P, D), and ``_tell(asked, scores, loss)``, which takes the losses (P,) of
+    the last candidates (P, D). It draws from ``self._rng`` alone, so that a run can be replayed, and begins around 0.
+
     Args:
         dim: D.
         population_size: P; optimizers that cannot use every number round it down and say so in their docstring.

@@ -1,4 +1,4 @@
-"""Where tasks come from: ``folder:``, ``file:``, ``hf:`` and ``builtin:``."""
+"""Where tasks come from: ``folder:``, ``file:``, ``hf:`` and ``builtin:``, or a program (``object:``)."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from bbtune.errors import TaskError, did_you_mean
+from bbtune.task.data import TaskData
 from bbtune.task.fewshot import FewShotTable, draw_splits, first_per_label
 from bbtune.task.free_form import SCORES
 from bbtune.task.metrics import METRICS, Metric
@@ -18,19 +19,24 @@ from bbtune.task.rows import Columns, Row, read_rows, to_answered, to_examples
 from bbtune.task.task import Example, Task
 from bbtune.task.template import FIELDS
 from bbtune.task.verbalizer import words_per_label
-from bbtune.task_spec import TaskSpec
+from bbtune.task_spec import ColumnsSpec, TaskSpec
 
 _BUILTIN = Path(__file__).parent / "builtin"
 Reader = Callable[[list[Row]], list[Example]]
 
 
-def load_task(spec: TaskSpec) -> Task:
+def load_task(spec: TaskSpec, data: TaskData | None = None) -> Task:
     """The task that a job names.
+
+    Args:
+        data: of a program, where the job names them.
 
     Raises:
         TaskError: the source is missing or its rows are at fault; file and line are named.
     """
     scheme, _, name = spec.source.partition(":")
+    if scheme == "object":
+        return _load_data(data, spec)
     return _SOURCES[scheme](name, spec)
 
 
@@ -132,6 +138,14 @@ def _load_file(name: str, spec: TaskSpec) -> Task:
     path = Path(name)
     test = read_rows(Path(spec.test.removeprefix("file:"))) if spec.test else None
     return _from_table(path.stem, read_rows(path), test, spec, None)
+
+
+def _load_data(data: TaskData | None, spec: TaskSpec) -> Task:
+    """Texts and labels of a program."""
+    if data is None or data.source != spec.source:
+        raise TaskError(f"expected bbtune.TaskData of {spec.source}, got {data.source if data else 'none'}; give task=")
+    columns = ColumnsSpec(text_b="text_b" if data.pairs else None)
+    return _from_table(data.name, data.rows, data.test, spec.model_copy(update={"columns": columns}), None)
 
 
 def _load_hf(name: str, spec: TaskSpec) -> Task:
