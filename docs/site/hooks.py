@@ -36,6 +36,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Turn the links of a page, right in the project, into links that are right in the site."""
     here = page.file.src_uri
+    if page.parent is None:  # alone below its tab; said here, as a forge would show it as a part of the page
+        page.meta["hide"] = ["navigation", "toc"] if page.is_homepage else ["navigation"]
 
     def put_right(link: re.Match[str]) -> str:
         place = _site_place(here, link[2])
