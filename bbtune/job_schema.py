@@ -16,7 +16,6 @@ from bbtune.spec import BaselineJob, JobSpec, TextJob
 from bbtune.text_search import TEXT_SEARCHES
 
 _ABOUT = "A job of bbtune: a search for a prompt, continuous or in words, or a baseline beside it."
-_NEVERGRAD = {"pattern": "^nevergrad:.+"}
 # As the loader tells the kinds of jobs apart: a name makes a baseline, else words are searched as words.
 _IS_BASELINE = {"required": ["method"], "properties": {"method": {"required": ["name"]}}}
 _IS_TEXT = {
@@ -31,9 +30,11 @@ def job_schema() -> dict[str, Any]:
     refs, found = models_json_schema([(job, "validation") for job in jobs], schema_generator=_Untitled)
     baseline, text, search = (refs[job, "validation"] for job in jobs)
     parts = found["$defs"]
-    for names, known in (("MethodSpec.optimizer", ["auto", *OPTIMIZERS]), ("TextMethodSpec.search", [*TEXT_SEARCHES])):
-        part, key = names.split(".")
-        parts[part]["properties"][key]["anyOf"] = [{"enum": known}, _NEVERGRAD]
+    for part, key, known, more in (
+        ("MethodSpec", "optimizer", ["auto", *OPTIMIZERS], "^(nevergrad|own):.+"),
+        ("TextMethodSpec", "search", [*TEXT_SEARCHES], "^nevergrad:.+"),
+    ):
+        parts[part]["properties"][key]["anyOf"] = [{"enum": known}, {"pattern": more}]
     for kind in {method_class(name).__name__ for name in BASELINES}:
         parts[kind]["properties"]["name"]["description"] = parts[kind]["description"]
         _tell_defaults(parts[kind]["properties"])

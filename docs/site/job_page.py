@@ -101,8 +101,8 @@ def _type(rule: dict[str, Any]) -> str:
         return "mapping"
     if rule.get("type") == "array":
         return f"list of {_many(_type(rule['items']))}"
-    if rule.get("pattern") == "^nevergrad:.+":
-        return "`nevergrad:NAME`"
+    if "type" not in rule:
+        return ", ".join(f"`{kind}:NAME`" for kind in re.findall(r"\w+", str(rule["pattern"])))
     return f"{rule['type']}{_bounds(rule)}"
 
 

@@ -84,6 +84,7 @@ def test_a_shipped_job_names_the_schema_to_editors(path: Path) -> None:
         {"method": {"preset": "paper-bbtv2"}, "budget": ...},
         {"backbone": {"api": {"base_url": "http://h/v1", "model": "m"}}, "prompt": {"kind": "text"}},
         {"method": {"optimizer": "nevergrad:DE"}},
+        {"method": {"optimizer": "own:Mine"}},
         {"prompt": {"layers": [0, 3]}, "selection": {"by": "last"}, "evaluators": {"cpus": 0.5}},
         {"method": {"name": "lora"}, "budget": ...},
         {"task": TASK | {"label_words": ["bad", ["good", "great"]]}},
