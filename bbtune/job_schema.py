@@ -5,6 +5,7 @@ It knows keys, types and names. What is right alone and wrong together is for `b
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pydantic.json_schema import GenerateJsonSchema, models_json_schema
@@ -17,7 +18,8 @@ from bbtune.text_search import TEXT_SEARCHES
 
 _ABOUT = "A job of bbtune: a search for a prompt, continuous or in words, or a baseline beside it."
 # As the loader tells the kinds of jobs apart: a name makes a baseline, else words are searched as words.
-_IS_BASELINE = {"required": ["method"], "properties": {"method": {"required": ["name"]}}}
+_NOT_NULL = {"not": {"type": "null"}}  # as it is while somebody writes
+_IS_BASELINE = {"required": ["method"], "properties": {"method": {"required": ["name"], **_NOT_NULL}}}
 _IS_TEXT = {
     "required": ["prompt"],
     "properties": {"prompt": {"required": ["kind"], "properties": {"kind": {"const": "text"}}}},
@@ -35,9 +37,11 @@ def job_schema() -> dict[str, Any]:
         ("TextMethodSpec", "search", [*TEXT_SEARCHES], "^nevergrad:.+"),
     ):
         parts[part]["properties"][key]["anyOf"] = [{"enum": known}, {"pattern": more}]
-    for kind in {method_class(name).__name__ for name in BASELINES}:
+    kinds = dict.fromkeys(method_class(name).__name__ for name in BASELINES)
+    for kind in kinds:
         parts[kind]["properties"]["name"]["description"] = parts[kind]["description"]
         _tell_defaults(parts[kind]["properties"])
+    parts["BaselineJob"]["properties"]["method"] = _by_name(kinds, parts)
     for key in {key for chosen in OPTIMIZER_DEFAULTS.values() for key in chosen}:
         del parts["MethodSpec"]["properties"][key]["default"]  # it goes by the optimizer, as its description says
     return {
@@ -51,10 +55,29 @@ def job_schema() -> dict[str, Any]:
     }
 
 
+def _by_name(kinds: Iterable[str], parts: Mapping[str, Any]) -> dict[str, Any]:
+    """A baseline of any kind, by its name; ``oneOf`` would answer a misspelt name with the names of the first kind."""
+    rules = []
+    for kind in kinds:
+        named = {
+            "type": "object",
+            "required": ["name"],
+            "properties": {"name": {"enum": _names(parts[kind]["properties"])}},
+        }
+        rules.append({"if": named, "then": {"$ref": f"#/$defs/{kind}"}})
+    name = {"description": "The baseline.", "enum": list(BASELINES)}
+    return {"type": "object", "required": ["name"], "properties": {"name": name}, "allOf": rules}
+
+
+def _names(keys: Mapping[str, Any]) -> list[str]:
+    """The baselines of a kind."""
+    return list(keys["name"].get("enum", [keys["name"].get("const")]))
+
+
 def _tell_defaults(keys: dict[str, Any]) -> None:
     """Put what goes with the name of a baseline into its keys: as the default, or in words where names differ."""
     named: dict[str, dict[Any, list[str]]] = {}
-    for name in keys["name"].get("enum", [keys["name"].get("const")]):
+    for name in _names(keys):
         for key, value in TRAINING_DEFAULTS.get(name, {}).items():
             named.setdefault(key, {}).setdefault(value, []).append(f"`{name}`")
     for key, by_value in named.items():

@@ -118,7 +118,7 @@ def _bounds(rule: dict[str, Any]) -> str:
 
 def _refs(rule: dict[str, Any]) -> list[str]:
     """Names of the parts that a key may hold."""
-    found = [rule] if "$ref" in rule else [*rule.get("anyOf", []), *rule.get("oneOf", [])]
+    found = [rule, *rule.get("anyOf", []), *(one["then"] for one in rule.get("allOf", []))]
     return [_named(one) for one in found if "$ref" in one]
 
 
