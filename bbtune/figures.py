@@ -14,8 +14,8 @@ from markupsafe import Markup
 # Stand-ins for the colours of bbtune/html.css, which differ between light and dark.
 INK, MUTED, LINE, ACCENT, BEFORE = (f"#0000f{i}" for i in range(1, 6))
 SERIES = tuple(f"#0000e{i}" for i in range(1, 6))
-_VARIABLES = {INK: "ink", MUTED: "muted", LINE: "line", ACCENT: "accent", BEFORE: "before"}
-_VARIABLES |= {colour: f"series-{i}" for i, colour in enumerate(SERIES, 1)}
+VARIABLES = {INK: "ink", MUTED: "muted", LINE: "line", ACCENT: "accent", BEFORE: "before"}
+VARIABLES |= {colour: f"series-{i}" for i, colour in enumerate(SERIES, 1)}
 _LOOK: Any = {
     "text.color": INK,
     "axes.labelcolor": MUTED,
@@ -70,7 +70,7 @@ def svg(figure: Any, shows: str) -> Markup:
     box = re.search(r'viewBox="([^"]*)"', whole)
     inside = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", whole[whole.index("<svg") :], flags=re.DOTALL)
     inside = re.sub(r'(<g) id="[^"]*"', r"\1", inside[inside.index(">") + 1 :])
-    for colour, name in _VARIABLES.items():
+    for colour, name in VARIABLES.items():
         inside = inside.replace(colour, f"var(--{name})")
     start = Markup('<svg viewBox="{}" role="img" aria-label="{}">').format(box[1] if box else "", shows)
     return start + Markup(inside.strip())

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from markupsafe import Markup
@@ -12,7 +14,8 @@ from bbtune import html
 from bbtune.html import Text, element, lines
 from bbtune.report.numbers import count, points
 from bbtune.report.subject import Subject
-from bbtune.task.metrics import UNDECIDED
+from bbtune.task.metrics import UNDECIDED, Labels
+from bbtune.task.task import Example
 
 MOST = 25  # of a kind of change
 _LONGEST = 400  # characters of a text
@@ -65,55 +68,48 @@ def _changes(subject: Subject) -> list[Change]:
 def _table(subject: Subject, change: Change) -> list[Markup]:
     capped = f"{len(change.shown)} of {len(change.rows)}, evenly spread over the test split"
     caption = capped if len(change.rows) > MOST else count(len(change.rows), "text")
-    head = ["row", "text", "true", "before", "after"]
-    columns = [i for i, name in enumerate(head) if _has(subject, name)]
-    rows = lines(_row(subject, int(at), [head[i] for i in columns]) for at in change.shown)
-    top = element("tr", *(element("th", head[i], scope="col") for i in columns))
-    inside = lines([element("caption", caption), element("thead", top), element("tbody", rows)])
+    columns = _columns(subject)
+    top = element("tr", *(element("th", name, scope="col") for name in ("row", *columns)))
+    rows = [
+        element("tr", element("th", str(at + 1), scope="row"), *(make(int(at)) for make in columns.values()))
+        for at in change.shown
+    ]
+    inside = lines([element("caption", caption), element("thead", top), element("tbody", lines(rows))])
     title = f"{change.title[0].upper()}{change.title[1:]}"
-    kind = "texts" if subject.texts is not None else "wide"
+    kind = "texts" if subject.texts is not None else "texts numbers"
     return [element("h3", title), element("div", element("table", inside), class_=kind)]
 
 
-def _has(subject: Subject, column: str) -> bool:
-    """Whether a column is known: of answers in words, the true ones are in the task's data alone."""
-    return subject.texts is not None or (column != "text" and not (column == "true" and subject.words))
+def _columns(subject: Subject) -> dict[str, Callable[[int], Markup]]:
+    """How the cells of each column are made; what needs the task's data is left out without them."""
+    run, texts, labels = subject.run, subject.texts, subject.result.labels
+    found: dict[str, Callable[[int], Markup]] = {}
+    if texts is not None:
+        found["text"] = lambda at: element("td", _text(texts[at]), class_="text")
+    if not subject.words:
+        found["true"] = lambda at: element("td", labels[int(run.truth[at])], data_of="true")
+    elif texts is not None:
+        found["true"] = lambda at: element("td", _cut(texts[at].answer or ""), data_of="true")
+    found["before"] = partial(_answer, subject, "before", run.zero_shot)
+    found["after"] = partial(_answer, subject, "after", run.tuned)
+    return found
 
 
-def _row(subject: Subject, at: int, columns: list[str]) -> Markup:
-    cells = {"text": lambda: _text(subject, at), "true": lambda: _truth(subject, at)}
-    run = subject.run
-    made = [element("th", str(at + 1), scope="row")]
-    for name in columns[1:]:
-        if name in cells:
-            made.append(element("td", cells[name](), **({"data_of": name} if name == "true" else {})))
-            continue
-        value = (run.zero_shot if name == "before" else run.tuned)[at]
-        right = value == run.truth[at]
-        mark = "" if subject.words else "✓ " if right else "✗ "
-        made.append(element("td", mark + _answer(subject, value), data_of=name, class_="yes" if right else "no"))
-    return element("tr", *made)
-
-
-def _answer(subject: Subject, value: float) -> str:
+def _answer(subject: Subject, when: str, given: Labels, at: int) -> Markup:
+    """An answer, and whether it is right; of an answer in words its score."""
+    value, right = given[at], bool(given[at] == subject.run.truth[at])
+    kind = "yes" if right else "no"
     if subject.words:
-        return points(float(value))
-    return "(no label)" if value == UNDECIDED else subject.result.labels[int(value)]
+        return element("td", points(float(value)), data_of=when, class_=kind)
+    name = "(no label)" if value == UNDECIDED else subject.result.labels[int(value)]
+    return element("td", f"{'✓' if right else '✗'}\u00a0{name}", data_of=when, class_=kind)
 
 
-def _text(subject: Subject, at: int) -> Text:
-    if subject.texts is None:
-        return ""
-    fields = subject.texts[at].fields()
+def _text(example: Example) -> Text:
+    fields = example.fields()
     if len(fields) == 1:
-        return _cut(next(iter(fields.values())))
+        return _cut(example.text)
     return Markup("<br>").join(element("b", f"{name}: ") + _cut(said) for name, said in fields.items())
-
-
-def _truth(subject: Subject, at: int) -> str:
-    if subject.words:
-        return _cut(subject.texts[at].answer or "") if subject.texts else ""
-    return subject.result.labels[int(subject.run.truth[at])]
 
 
 def _cut(said: str) -> str:

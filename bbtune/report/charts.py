@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from markupsafe import Markup
 
@@ -12,7 +13,13 @@ from bbtune.figures import ACCENT, BEFORE, INK, MUTED, SERIES, draw_estimates, p
 from bbtune.task.metrics import Estimate
 
 _MARKERS = "sD^vP"
+_LONGEST = 30  # characters of a name
 _WIDTH = 5.0  # inches, so that letters have their size on a phone
+
+
+def _short(name: str) -> str:
+    """A name that leaves room for what it names."""
+    return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 2]} …"
 
 
 def estimates_chart(names: Sequence[str], estimates: Sequence[Estimate], this: int, metric: str) -> Markup:
@@ -27,7 +34,7 @@ def estimates_chart(names: Sequence[str], estimates: Sequence[Estimate], this: i
     said = ", ".join(f"{name} {of.value:.1f}" for name, of in zip(names, percent, strict=True))
     with page_figure(_WIDTH + 1, 0.9 + 0.36 * len(names)) as figure:
         axis = figure.subplots()
-        draw_estimates(axis, names[::-1], percent[::-1], colours[::-1])
+        draw_estimates(axis, [_short(name) for name in names[::-1]], percent[::-1], colours[::-1])
         axis.set_xlabel(f"test {metric} on a scale of 100, 95 % intervals")
         return svg(figure, f"Test scores with intervals: {said}")
 
@@ -44,9 +51,11 @@ def curves_chart(row: Row, beside: Sequence[Row], spent: str) -> Markup:
         axes = figure.subplots(2 if losses else 1, 1, sharex=True, squeeze=False)[:, 0]
         for i, other in enumerate(beside):
             style = {"color": SERIES[i % len(SERIES)], "marker": _MARKERS[i % len(_MARKERS)]}
-            draw_curve(axes[0], other, spent, style)
+            draw_curve(axes[0], replace(other, label=_short(other.label)), spent, style)
             axes[0].axhline(other.dev, color=style["color"], linestyle="--", linewidth=0.8, alpha=0.6)
-        draw_curve(axes[0], row, spent, {"color": ACCENT, "marker": "o", "linewidth": 2})
+        draw_curve(
+            axes[0], replace(row, label=_short(row.label)), spent, {"color": ACCENT, "marker": "o", "linewidth": 2}
+        )
         axes[0].set_ylabel(f"dev {run.metric.name}", color=MUTED)
         if losses:
             axes[1].step(*zip(*losses, strict=True), where="post", color=BEFORE, linewidth=2)
@@ -57,7 +66,7 @@ def curves_chart(row: Row, beside: Sequence[Row], spent: str) -> Markup:
         axes[-1].set_xlim(left=0)
         axes[-1].xaxis.set_major_formatter("{x:,.0f}")
         if beside:
-            figure.legend(loc="outside upper left", ncols=3, frameon=False, fontsize="small")
+            figure.legend(loc="outside upper left", ncols=2, frameon=False, fontsize="small")
         end = run.curve[-1]
         told = f"Dev {run.metric.name} goes from {run.curve[0].dev:.3f} to {end.dev:.3f}"
         loss = f", best train loss from {losses[0][1]:.3f} to {losses[-1][1]:.3f}" if losses else ""
@@ -80,5 +89,6 @@ def bars_chart(layers: Sequence[int], sizes: Sequence[float], natural: Sequence[
         axis.set_xlabel("layer of the model, 0 at the input")
         axis.set_ylabel(unit, color=MUTED)
         axis.grid(axis="y", alpha=0.3)
+        axis.set_axisbelow(True)
         said = ", ".join(f"layer {layer} {size:.3g}" for layer, size in zip(layers, sizes, strict=True))
         return svg(figure, f"{unit}: {said}")

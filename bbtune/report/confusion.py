@@ -59,14 +59,16 @@ def _matrix(labels: Sequence[str], counts: Counts, title: str) -> Markup:
         return element("td", str(counts[i, j]), class_=kind, style=f"--share:{0.08 + 0.62 * shares[i, j]:.2f}")
 
     head = [element("th", "true ↓ given →", scope="col", class_="name")]
-    head += [element("th", column, scope="col") for column in columns]
+    head += [element("th", column, scope="col", class_="given") for column in columns]
     rows = [
         element("tr", element("th", label, scope="row", class_="name"), *(cell(i, j) for j in range(len(columns))))
         for i, label in enumerate(labels)
     ]
     caption = element("caption", f"{title}: counts of test texts")
     inside = html.lines([caption, element("thead", element("tr", *head)), element("tbody", html.lines(rows))])
-    return element("div", element("table", inside), class_="wide heat")
+    return element(
+        "div", element("table", inside), class_="wide heat" if len(labels) <= _MOST_BESIDE else "wide heat many"
+    )
 
 
 def _pairs_table(labels: Sequence[str], counts: Counts, when: str) -> Markup:

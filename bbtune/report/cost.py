@@ -24,11 +24,12 @@ def cost(subject: Subject) -> list[Markup]:
         "seconds": (f"{spent.seconds:,.1f}", "of the clock"),
         "peak memory": (f"{result.peak_memory_mib:,.0f} MiB", "of a process that held the model"),
     }
-    if not spent.layer_forwards:
-        del shown["layer-forwards"]
-    parts = [html.table(["what", "how much", ""], _rows(shown), _UNTIL)]
+    for name, value in {"backward": spent.backward_examples, "layer-forwards": spent.layer_forwards}.items():
+        if not value:
+            del shown[name]
+    parts = [_table(shown, _UNTIL)]
     if result.spec.apis:
-        parts.append(html.table(["what", "how much", ""], _rows(_paid(subject)), _PAID))
+        parts.append(_table(_paid(subject), _PAID))
     return parts
 
 
@@ -46,5 +47,6 @@ def _paid(subject: Subject) -> dict[str, tuple[str, str]]:
     }
 
 
-def _rows(shown: dict[str, tuple[str, str]]) -> list[list[Text]]:
-    return [[name, value, html.element("span", said, class_="note")] for name, (value, said) in shown.items()]
+def _table(shown: dict[str, tuple[str, str]], caption: str) -> Markup:
+    rows: list[list[Text]] = [[name, said, value] for name, (value, said) in shown.items()]
+    return html.table(["what", "meaning", "how much"], rows, caption, names=2)

@@ -14,6 +14,7 @@ from bbtune.html import element
 from bbtune.report.manner import manner, untouched
 from bbtune.report.numbers import METRICS, count, points, score
 from bbtune.report.subject import Subject
+from bbtune.spec import BaseJob, BaselineJob, TextJob
 
 _MOST_LABELS = 12  # that are named
 
@@ -45,13 +46,19 @@ def _tiles(subject: Subject) -> Markup:
         ("Before (zero-shot), test", score(before.value, metric), f"95 %: {_between(before.low, before.high)}"),
         ("After (tuned), test", score(after.value, metric), f"95 %: {_between(after.low, after.high)}"),
         ("Gain, points", points(result.gain.value, signed=True), _gain_interval(subject)),
-        ("Numbers searched or trained", f"{result.parameters:,}", f"in {result.cost.seconds:,.0f} seconds"),
+        (_learned(result.spec), f"{result.parameters:,}", f"in {result.cost.seconds:,.0f} seconds"),
     ]
     tiles = (
         element("div", element("dt", name), element("dd", value), element("dd", more, class_="small"))
         for name, value, more in shown
     )
     return element("dl", html.lines(tiles), class_="tiles")
+
+
+def _learned(spec: BaseJob) -> str:
+    if isinstance(spec, BaselineJob):
+        return "Numbers trained"
+    return "Choices searched" if isinstance(spec, TextJob) else "Numbers searched"
 
 
 def _between(low: float, high: float) -> str:
@@ -102,7 +109,7 @@ def reading_guide(subject: Subject) -> Markup:
         "interval made like this holds the score on endlessly many such texts in 95 of 100 cases. Where the interval "
         "of a difference leaves out 0, the difference is more than luck of the test texts.",
         "Zero-shot and majority": "Zero-shot is the same model as it was, with the instruction in words: the score "
-        f"before. Majority is {_constant(subject)}: what no model is needed for.",
+        f"before. Majority means {_constant(subject)}, for which no model is needed.",
     }
     inside = html.lines(element("dt", term) + element("dd", said) for term, said in terms.items())
     return html.folded("How to read this page", element("dl", inside), open="")

@@ -20,6 +20,7 @@ from bbtune.report.prompt import prompt
 from bbtune.report.scores import scores
 from bbtune.report.subject import Subject, read_subject
 from bbtune.storage.place import Place, place_named
+from bbtune.task.data import TaskData
 
 REPORT = "report.html"
 _SECTIONS: dict[str, tuple[str, Callable[[Subject], list[Markup]]]] = {
@@ -34,7 +35,9 @@ _SECTIONS: dict[str, tuple[str, Callable[[Subject], list[Markup]]]] = {
 }
 
 
-def write_report(run: str | Path, out: str | Path | None = None, beside: Sequence[str | Path] = ()) -> Path:
+def write_report(
+    run: str | Path, out: str | Path | None = None, beside: Sequence[str | Path] = (), task: TaskData | None = None
+) -> Path:
     """Write a page about a finished run.
 
     Args:
@@ -42,6 +45,7 @@ def write_report(run: str | Path, out: str | Path | None = None, beside: Sequenc
         out: file to write; without it ``report.html`` in the run's folder, of a run at an address
             ``NAME-report.html`` in the working folder.
         beside: finished runs on the same test split, whose scores stand beside it.
+        task: its data, where they were given to the run in Python.
 
     Returns:
         The file.
@@ -50,7 +54,7 @@ def write_report(run: str | Path, out: str | Path | None = None, beside: Sequenc
         BbtuneError: if a place holds no finished run, or one beside was scored on another test split.
     """
     place = place_named(str(run))
-    subject = read_subject(place, [place_named(str(other)) for other in beside])
+    subject = read_subject(place, [place_named(str(other)) for other in beside], task)
     path = _default(place) if out is None else Path(out)
     path.parent.mkdir(parents=True, exist_ok=True)
     with replaced(path) as part:

@@ -76,4 +76,9 @@ def _chart(norms: Norms, said: str, unit: str) -> list[Markup]:
     ]
     for row, size, natural in zip(rows, norms.sizes, norms.natural, strict=False):
         row += [f"{natural:.3g}", f"{size / natural:.2f}" if natural else ""]
-    return [html.figure(chart, said), html.folded("The same as a table", html.table(head, rows, "Sizes by layer"))]
+    doubt = [html.text(norms.doubt, "note")] if norms.doubt else []
+    return [
+        html.figure(chart, said),
+        *doubt,
+        html.folded("The same as a table", html.table(head, rows, "Sizes by layer")),
+    ]

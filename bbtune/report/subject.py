@@ -9,11 +9,12 @@ from pathlib import Path
 
 from bbtune.compare.rows import MAJORITY, ZERO_SHOT, Row
 from bbtune.compare.runs import Run, load_runs
-from bbtune.errors import BbtuneError, JournalError, TaskError
+from bbtune.errors import BbtuneError, JournalError, TaskError, hide_credentials
 from bbtune.journal import Record, read_journal
 from bbtune.result import JOURNAL, TuneResult
 from bbtune.storage.home import finished
 from bbtune.storage.place import Place
+from bbtune.task.data import TaskData
 from bbtune.task.sources import load_task
 from bbtune.task.task import Example
 
@@ -48,8 +49,11 @@ class Subject:
         return self.run.metric.free_form
 
 
-def read_subject(place: Place, beside: Sequence[Place]) -> Subject:
+def read_subject(place: Place, beside: Sequence[Place], data: TaskData | None = None) -> Subject:
     """Read runs and the data of their task.
+
+    Args:
+        data: of the task, where a program gave them to the run.
 
     Raises:
         BbtuneError: if a place holds no finished run, or one beside was scored on another test split.
@@ -64,7 +68,7 @@ def read_subject(place: Place, beside: Sequence[Place]) -> Subject:
     mine = Row(run.method, run.task, (run,))
     named = zip(_labels(others, [str(other) for other in beside], {mine.label}), others, strict=True)
     rows = tuple(Row(label, run.task, (of,)) for label, of in named)
-    texts, why = _texts(result)
+    texts, why = _texts(result, data)
     return Subject(place, result, mine, rows, start, texts, why)
 
 
@@ -94,19 +98,21 @@ def _refuse_other_test(run: Run, other: Run, place: Place) -> None:
 
 
 def _labels(runs: Sequence[Run], places: Sequence[str], taken: set[str]) -> list[str]:
-    """A name for each run: its method, where that is not enough with its job, at last with its place."""
+    """A name for each run: its method; where that is not enough with its job, the end of its place, or a number, too."""
     names = [run.method for run in runs]
-    for more in ([run.name for run in runs], places):
+    ends = [place.rstrip("/").rsplit("/", 1)[-1] for place in places]
+    for more in ([run.name for run in runs], ends, [f"{end}, {i}" for i, end in enumerate(ends, 1)]):
         counts = Counter([*names, *taken, MAJORITY, ZERO_SHOT])
-        names = [f"{name} ({of})" if counts[name] > 1 else name for name, of in zip(names, more, strict=True)]
+        told = [f"{run.method} ({of})" for run, of in zip(runs, more, strict=True)]
+        names = [new if counts[name] > 1 else name for name, new in zip(names, told, strict=True)]
     return names
 
 
-def _texts(result: TuneResult) -> tuple[tuple[Example, ...] | None, str]:
+def _texts(result: TuneResult, data: TaskData | None) -> tuple[tuple[Example, ...] | None, str]:
     try:
-        task = load_task(result.spec.task)
+        task = load_task(result.spec.task, data)
     except (TaskError, OSError) as error:
-        return None, f"the task's data cannot be read here ({error})"
+        return None, f"the task's data cannot be read here ({hide_credentials(str(error))})"
     if task.test_fingerprint != result.fingerprints.get("test"):
         return None, "the task's data have changed since the run: its test split is another one now"
     return task.test, ""
