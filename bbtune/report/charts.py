@@ -14,6 +14,7 @@ from bbtune.task.metrics import Estimate
 
 _MARKERS = "sD^vP"
 _LONGEST = 30  # characters of a name
+_OF_THREE = 21  # of one of three in a line
 _WIDTH = 5.0  # inches, so that letters have their size on a phone
 
 
@@ -66,7 +67,8 @@ def curves_chart(row: Row, beside: Sequence[Row], spent: str) -> Markup:
         axes[-1].set_xlim(left=0)
         axes[-1].xaxis.set_major_formatter("{x:,.0f}")
         if beside:
-            figure.legend(loc="outside upper left", ncols=2, frameon=False, fontsize="small")
+            columns = 3 if all(len(other.label) <= _OF_THREE for other in (row, *beside)) else 1
+            figure.legend(loc="outside upper left", ncols=columns, frameon=False, fontsize="small")
         end = run.curve[-1]
         told = f"Dev {run.metric.name} goes from {run.curve[0].dev:.3f} to {end.dev:.3f}"
         loss = f", best train loss from {losses[0][1]:.3f} to {losses[-1][1]:.3f}" if losses else ""
@@ -75,7 +77,7 @@ def curves_chart(row: Row, beside: Sequence[Row], spent: str) -> Markup:
 
 def bars_chart(layers: Sequence[int], sizes: Sequence[float], natural: Sequence[float], unit: str) -> Markup:
     """A bar per layer, and a dash at its natural size where that is known."""
-    with page_figure(_WIDTH + 1, 2.8) as figure:
+    with page_figure(_WIDTH + 1, 3.2) as figure:
         axis = figure.subplots()
         axis.bar(range(len(layers)), sizes, width=0.6, color=ACCENT, label="prompt")
         if natural:

@@ -15,7 +15,7 @@ from bbtune.spec import JobSpec, TextJob
 _SEARCHED = (
     "How large the prompt is at each tuned layer: the length of the vector that is added for one prompt token, on "
     "average. The dash is the natural size that was measured before the search: how far hidden states that enter this "
-    "layer typically lie from their mean. A layer with a bar near 0 was hardly needed."
+    "layer typically lie from their mean. Where a bar is near 0, the layer is almost as it was."
 )
 _TRAINED = "How large what was trained is at each layer: the Frobenius norm of all its numbers."
 
@@ -65,7 +65,7 @@ def _sizes(subject: Subject) -> list[Markup]:
         norms = searched_norms(subject.result)
     except BackboneError as error:
         return [html.text(f"The sizes of the prompt's layers are left out: {error}.", "warning")]
-    return _chart(norms, _SEARCHED, "mean length of a token's vector")
+    return _chart(norms, _SEARCHED, "size per token")
 
 
 def _chart(norms: Norms, said: str, unit: str) -> list[Markup]:

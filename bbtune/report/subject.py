@@ -98,7 +98,7 @@ def _refuse_other_test(run: Run, other: Run, place: Place) -> None:
 
 
 def _labels(runs: Sequence[Run], places: Sequence[str], taken: set[str]) -> list[str]:
-    """A name for each run: its method; where that is not enough with its job, the end of its place, or a number, too."""
+    """A name for each run: its method; where that is not enough with its job, the end of its place, or a number."""
     names = [run.method for run in runs]
     ends = [place.rstrip("/").rsplit("/", 1)[-1] for place in places]
     for more in ([run.name for run in runs], ends, [f"{end}, {i}" for i, end in enumerate(ends, 1)]):
