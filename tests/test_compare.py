@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from bbtune.compare import Comparison, compare, load_runs
-from bbtune.compare.plain import text_table
 from bbtune.compare.pairs import Pair
+from bbtune.compare.plain import text_table
 from bbtune.compare.plots import aligned
 from bbtune.compare.table import CSV, PAIRS_CSV, short
 from bbtune.errors import BbtuneError
