@@ -7,20 +7,31 @@ from shlex import quote
 from markupsafe import Markup
 
 from bbtune import html
-from bbtune.errors import hide_credentials
+from bbtune.errors import BbtuneError, hide_credentials
 from bbtune.html import Text, element
 from bbtune.report.subject import Subject
+from bbtune.result import TuneResult
+from bbtune.tuned import check_continuous
 
 
 def use(subject: Subject) -> list[Markup]:
     """Commands with the folder of the run."""
-    place = quote(str(subject.place))
-    asked = "'one text\tanother text'" if subject.result.reading.kind == "pair" else "'a new text'"
-    lines = {
-        "Label new texts on this machine, or answer them:": f"bbtune predict {place} {asked}",
-        "See the result in short again:": f"bbtune show {place}",
-    }
+    place, pair = quote(str(subject.place)), subject.result.reading.kind == "pair"
+    asked = r"$'one text\tanother text'" if pair else "'a new text'"
+    lines = {f"{'Answer' if subject.words else 'Label'} new texts on this machine:": f"bbtune predict {place} {asked}"}
+    if _is_served(subject.result):
+        lines["Let programs ask it over HTTP, beside other runs on the same model:"] = f"bbtune serve {place}"
+    lines["See the result in short again:"] = f"bbtune show {place}"
     return [part for said, line in lines.items() for part in (html.text(said), element("pre", line))]
+
+
+def _is_served(result: TuneResult) -> bool:
+    """Whether a server takes the run: a continuous prompt, of a model that is here."""
+    try:
+        check_continuous(result)
+    except BbtuneError:
+        return False
+    return result.spec.backbone.api is None
 
 
 def making(subject: Subject) -> list[Markup]:

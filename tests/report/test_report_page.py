@@ -13,6 +13,7 @@ from typing import Any
 import fsspec
 import numpy as np
 import pytest
+import typer.main
 from pages import Page
 from typer.testing import CliRunner
 
@@ -59,6 +60,12 @@ def test_the_page_says_what_was_tuned_and_what_came_of_it(finished: Path, tmp_pa
     ):
         assert words in page.text
     assert "backward" not in page.text.replace("backward_examples", "")
+
+
+def test_the_commands_on_a_page_are_those_of_the_program(finished: Path, tmp_path: Path) -> None:
+    page = write_report(finished, tmp_path / "page.html").read_text(encoding="utf-8")
+    told = re.findall(r"<pre>bbtune (\w+) ", page)
+    assert {"predict", "serve", "show"} <= set(told) <= set(typer.main.get_command(app).commands)
 
 
 def test_a_page_is_the_same_every_time(finished: Path, tmp_path: Path) -> None:
