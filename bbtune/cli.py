@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import bbtune
-from bbtune.commands import hpo, jobs, models, reports, runs, schema, service
+from bbtune.commands import hpo, jobs, models, reports, runs, schema, service, serving
 from bbtune.commands.terminal import exit_in_words
 
 app = typer.Typer(
@@ -23,6 +23,7 @@ app.add_typer(schema.app)
 app.add_typer(hpo.app)
 app.add_typer(jobs.app)
 app.add_typer(service.app)
+app.add_typer(serving.app)
 app.add_typer(models.app, name="models")
 
 

@@ -41,7 +41,7 @@ LAYERS: list[set[str]] = [
     {"prompt_registry", "storage", "tracked_metrics"},
     {"assess", "tracking", "compare", "study", "text_tuning"},
     {"examine", "tracking_groups", "tuned", "fan_out", "suite"},
-    {"session", "probing", "report"},
+    {"session", "probing", "report", "serving"},
     {"api"},
     {"study_run"},
     {"hpo", "submission"},
@@ -73,7 +73,10 @@ HOMES = {
         "hpo/ray_tune.py",
         "hpo/tune_parts.py",
         "submission/ray_jobs.py",
+        "serving/ray_serve.py",
     },
+    "fastapi": {"serving/app.py", "serving/refusal.py"},
+    "prometheus_client": {"serving/meters.py"},
     "cma": {"optimizers/cma.py"},
     "openai": {"endpoint/client.py"},
     "tenacity": {"endpoint/patience.py"},
@@ -84,7 +87,7 @@ HOMES = {
     "setfit": {"baselines/setfit.py"},
 }
 HEAVY = ["torch", "ray", "mlflow", "cma", "nevergrad", "transformers", "scipy", "matplotlib", "pandas"]
-HEAVY += ["peft", "sklearn", "setfit", "sentence_transformers", "openai", "httpx2", "optuna", "bayes_opt"]
+HEAVY += ["peft", "sklearn", "setfit", "sentence_transformers", "openai", "httpx2", "optuna", "bayes_opt", "fastapi"]
 
 
 def modules() -> dict[str, Path]:

@@ -12,6 +12,8 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from bbtune.commands.terminal import interrupt_once
+
 app = typer.Typer()
 
 _STATE = "State folder [default: $BBTUNE_SERVICE, else ~/.bbtune/service]."
@@ -36,8 +38,8 @@ def up(
     from bbtune.service.ports import Wanted
     from bbtune.service.up import bring_up
 
-    signal.signal(signal.SIGTERM, _interrupt_once)
-    signal.signal(signal.SIGINT, _interrupt_once)
+    signal.signal(signal.SIGTERM, interrupt_once)
+    signal.signal(signal.SIGINT, interrupt_once)
     wanted = Wanted(ray=port_ray, dashboard=port_dashboard, mlflow=port_mlflow)
     try:
         with _progress() as say:
@@ -97,13 +99,6 @@ def doctor(
         typer.echo(f"{problems} {'problem' if problems == 1 else 'problems'}")
         raise typer.Exit(1)
     typer.echo("no problems")
-
-
-def _interrupt_once(*_: object) -> None:
-    """Interrupt, and let nothing interrupt the seconds in which what was started is ended."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    raise KeyboardInterrupt
 
 
 def _folder(state: Path | None) -> Path:

@@ -47,6 +47,13 @@ def interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
 
+def interrupt_once(*_: object) -> None:
+    """Interrupt, and let nothing interrupt the seconds in which what was started is ended."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
 def exit_in_words(work: Callable[[], object]) -> None:
     """Do the work of a process: errors become one plain text on standard error; exit 2 for a job at fault, else 1."""
     try:

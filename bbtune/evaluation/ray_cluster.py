@@ -42,18 +42,29 @@ def start_cluster(ray: Any) -> bool:
     Raises:
         ResourcesError: if no cluster answers at that address.
     """
-    with _own_signals():
-        if address := os.environ.get("RAY_ADDRESS"):
+    if address := os.environ.get("RAY_ADDRESS"):
+        with _own_signals():
             _join(ray, address)
-            return False
-        if len(tempfile.gettempdir()) > _LONGEST_TEMP:
-            os.environ.setdefault("RAY_TMPDIR", "/tmp")
-        os.environ.setdefault("RAY_worker_niceness", "0")  # not less urgent than a run without actors; Ray's own is 15
-        ray.init(address="local", include_dashboard=False, object_store_memory=200 * 2**20, **_QUIET)
+        return False
+    start_here(ray)
+    return True
+
+
+def start_here(ray: Any, **options: Any) -> None:
+    """Start a cluster in this process, which ends with it.
+
+    Args:
+        options: of ``ray.init``.
+    """
+    if len(tempfile.gettempdir()) > _LONGEST_TEMP:
+        os.environ.setdefault("RAY_TMPDIR", "/tmp")
+    os.environ.setdefault("RAY_worker_niceness", "0")  # not less urgent than a run without actors; Ray's own is 15
+    told = {"include_dashboard": False, "object_store_memory": 200 * 2**20, **_QUIET, **options}
+    with _own_signals():
+        ray.init(address="local", **told)
     token = Path.home() / ".ray" / "auth_token"  # Ray writes it for all to read
     if token.is_file() and token.stat().st_uid == os.getuid():
         token.chmod(0o600)
-    return True
 
 
 def _join(ray: Any, address: str) -> None:

@@ -1,0 +1,1 @@
+"""Many tuned prompts on one copy of their frozen model, over HTTP."""

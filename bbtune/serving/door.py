@@ -1,0 +1,95 @@
+"""What stands before the app: large bodies are refused before they are read, requests to classify are counted."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from bbtune.serving.meters import Meters
+from bbtune.serving.refusal import Refusal
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+
+class BodyLimit:
+    """An ASGI app behind a limit on the bytes of a body.
+
+    Args:
+        app: that is asked.
+        most: bytes.
+    """
+
+    def __init__(self, app: Any, most: int) -> None:
+        self._app = app
+        self._most = most
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        """Ask the app, or refuse."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        told = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
+        seen, started = 0, False
+
+        async def counted() -> Message:
+            nonlocal seen
+            message = await receive()
+            seen += len(message.get("body", b""))
+            if seen > self._most:
+                raise _TooLarge
+            return message
+
+        async def noted(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            if told.isdigit() and int(told) > self._most:
+                raise _TooLarge
+            await self._app(scope, counted, noted)
+        except _TooLarge:
+            if not started:
+                todo = "send fewer texts at once"
+                refusal = Refusal(413, f"a body of at most {self._most} bytes", "a larger one", todo)
+                await refusal.answer()(scope, receive, send)
+
+
+class Counted:
+    """An ASGI app whose requests to classify are counted.
+
+    Args:
+        app: that is asked; it leaves the prompt's name and the number of texts in the request's state.
+        meters: told of each request.
+    """
+
+    def __init__(self, app: Any, meters: Meters) -> None:
+        self._app = app
+        self._meters = meters
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        """Ask the app."""
+        if scope["type"] != "http" or scope["path"] != "/v1/classify":
+            await self._app(scope, receive, send)
+            return
+        begun, status = time.perf_counter(), 500
+        state = scope.setdefault("state", {})
+
+        async def noted(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, noted)
+        finally:
+            seconds = time.perf_counter() - begun
+            self._meters.request(state.get("prompt", ""), status, seconds, state.get("texts", 0))
+
+
+class _TooLarge(Exception):
+    """More came than is taken."""

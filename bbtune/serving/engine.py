@@ -1,0 +1,128 @@
+"""The frozen model and the prompts that are on it: texts of any of them in, label shares out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from bbtune.backbone.encoding import Row
+from bbtune.backbone.mixed import Asked, Held
+from bbtune.backbone.paths import choose_mixed
+from bbtune.backbone.products import Products, fastest_product
+from bbtune.errors import BackboneError, BbtuneError
+from bbtune.evaluation.scorer import load_model
+from bbtune.result import TuneResult
+from bbtune.serving.runs import Model, check_same, check_servable, model_of
+from bbtune.task.task import Example
+from bbtune.tuned import Tuned, here, tuned
+
+Shares = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Served:
+    """A prompt on the model.
+
+    Attributes:
+        kind: ``"single"`` or ``"pair"``.
+        task: name of the task that it was tuned on.
+        metric, score: of the tuned prompt on the test split.
+    """
+
+    tuned: Tuned
+    held: Held
+    kind: str
+    task: str
+    metric: str
+    score: float
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """C names."""
+        return self.tuned.labels
+
+    def row(self, example: Example) -> Row:
+        """A text as the model reads it.
+
+        Raises:
+            BackboneError: if prompt and template leave no room for a text.
+        """
+        return self.tuned.encoder.row(example)
+
+
+class Engine:
+    """One model; not to be used by two threads at once.
+
+    Args:
+        first: a run of the model.
+        threads: of a forward.
+
+    Raises:
+        BbtuneError: if the model cannot be read, or its files have changed since the run.
+    """
+
+    def __init__(self, first: TuneResult, threads: int) -> None:
+        plan = here(first)
+        self.identity: Model = model_of(first)
+        self._model = load_model(plan)
+        torch.set_num_threads(threads)
+        if (found := self._model.card.fingerprint) != self.identity.fingerprint:
+            was = f"expected the files that the prompts were tuned on ({self.identity.fingerprint[:12]})"
+            raise BackboneError(f"{self.identity.source}: {was}, got others ({found[:12]}); restore them")
+        weights = self._model.embeddings.dtype
+        product = fastest_product(weights, self._model.device.type, threads)
+        room = min(plan.spec.backbone.max_tokens, self._model.card.positions)
+        self._path = choose_mixed(self._model, room, Products(product, weights))
+
+    @property
+    def path(self) -> str:
+        """How texts go through the model, in words."""
+        return self._path.name
+
+    def check(self, result: TuneResult, run: str) -> None:
+        """Refuse a run that cannot be served here.
+
+        Args:
+            run: as it was named, for messages.
+
+        Raises:
+            BbtuneError: if it is of another model, or has found no prompt in hidden states.
+        """
+        check_servable(result, run)
+        check_same(self.identity, result, run)
+
+    def serve(self, result: TuneResult) -> Served:
+        """Put a prompt that was checked on the model."""
+        prompt = tuned(result, self._model)
+        held = self._path.hold(prompt.prompts, prompt.encoder)
+        score = result.scores["tuned"].test.value
+        return Served(prompt, held, result.reading.kind, result.task, result.metric, score)
+
+    @torch.inference_mode()
+    def shares(self, asked: Sequence[tuple[Served, Example]]) -> list[Shares | BbtuneError]:
+        """Each text's probabilities (C,) of its prompt's labels, in one forward; what is wrong where it has none."""
+        found: list[Shares | BbtuneError] = [BbtuneError("")] * len(asked)
+        rows: dict[int, Asked] = {}
+        for i, (served, example) in enumerate(asked):
+            try:
+                rows[i] = Asked(served.held, served.row(example))
+            except BackboneError as error:
+                found[i] = error
+        if rows:
+            for i, share in zip(rows, self._read(list(rows.values()), [asked[i][0] for i in rows]), strict=True):
+                found[i] = share
+        return found
+
+    def _read(self, rows: Sequence[Asked], under: Sequence[Served]) -> list[Shares]:
+        """Probabilities by row; each prompt's head sees all of its texts at once."""
+        states = self._path.states(rows)
+        found: dict[int, Shares] = {}
+        for served in dict.fromkeys(under):
+            mine = [i for i, one in enumerate(under) if one is served]
+            logits = served.tuned.head(states[mine]).double()
+            found |= zip(mine, logits.softmax(dim=-1).cpu().numpy(), strict=True)
+        return [found[i] for i in range(len(rows))]
