@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import bbtune
-from bbtune.commands import hpo, jobs, models, reports, runs, schema, service, serving
+from bbtune.commands import exports, hpo, jobs, models, reports, runs, schema, service, serving
 from bbtune.commands.terminal import exit_in_words
 
 app = typer.Typer(
@@ -18,6 +18,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(runs.app)
+app.add_typer(exports.app)
 app.add_typer(reports.app)
 app.add_typer(schema.app)
 app.add_typer(hpo.app)

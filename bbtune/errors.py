@@ -85,6 +85,10 @@ class TrackingError(BbtuneError):
     """MLflow could not be reached, or refused what was sent."""
 
 
+class ExportError(BbtuneError):
+    """What a run has found cannot be put into the form that was asked for, or gives something else there."""
+
+
 class DeadlineReached(BbtuneError):
     """The budget of seconds ended while a generation was being scored."""
 

@@ -50,6 +50,17 @@ def translated(call: Callable[_Args, _Returned]) -> Callable[_Args, _Returned]:
     return translating
 
 
+def patient_mlflow() -> Any:
+    """The library, which neither waits for minutes nor chats."""
+    for name, value in _PATIENCE.items():
+        os.environ.setdefault(name, value)
+    import mlflow
+
+    for name in ("mlflow", "alembic", "urllib3"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    return mlflow
+
+
 class Store:
     """MLflow with our limits: a client that does not wait for minutes, and runs that are found by their uid.
 
@@ -62,12 +73,7 @@ class Store:
 
     @translated
     def __init__(self, uri: str) -> None:
-        for name, value in _PATIENCE.items():
-            os.environ.setdefault(name, value)
-        import mlflow
-
-        for name in ("mlflow", "alembic", "urllib3"):
-            logging.getLogger(name).setLevel(logging.CRITICAL)
+        mlflow = patient_mlflow()
         self._entities = mlflow.entities
         self.client = mlflow.MlflowClient(tracking_uri=uri)
 

@@ -33,6 +33,7 @@ from bbtune.task.metrics import Metric
 from bbtune.task.task import Example
 from bbtune.task.template import Template
 from bbtune.text_plan import TextPlan
+from bbtune.tuned import Tuned
 
 
 @dataclass(frozen=True)
@@ -51,10 +52,19 @@ class Prediction:
 class Predictor:
     """The frozen model with the tuned prompt, loaded once; the task's data are not needed.
 
-    ``kind`` is ``"single"`` or ``"pair"``.
+    Args:
+        result: of a run, or a prompt in full on its model.
+
+    Attributes:
+        kind: ``"single"`` or ``"pair"``.
     """
 
-    def __init__(self, result: Learned) -> None:
+    def __init__(self, result: Learned | Tuned) -> None:
+        if isinstance(result, Tuned):
+            self.kind = result.plan.kind
+            self._open = ExitStack()
+            self._predict: Predict = partial(_likeliest, result.labels, result.label_logits)
+            return
         reading = result.reading
         self.kind = reading.kind
         with ExitStack() as opened:  # closed again where the model cannot be had

@@ -86,8 +86,8 @@ def register(store: Store, run_id: str, prompt: TunedPrompt) -> str:
         TrackingError: if MLflow cannot be reached, or refuses.
     """
     run = store.client.get_run(run_id)
-    if PROMPT in run.data.tags:  # all of it was done; since then the alias may have been moved by hand
-        return str(run.data.tags[PROMPT])
+    if (uri := str(run.data.tags.get(PROMPT, ""))).startswith(f"prompts:/{prompt.name}/"):
+        return uri  # all of it was done; since then the alias may have been moved by hand
     version = _version(store, prompt)
     # As client.link_prompt_version_to_run, which looks for the run in the default database, not in this one.
     store.client.set_tag(run_id, _LINKED, json.dumps([{"name": prompt.name, "version": version}]))

@@ -121,7 +121,7 @@ class Tracker:
     def __init__(self, folder: Path, card: RunCard) -> None:
         self._folder = folder
         self._card = card
-        self._uri = _read_state(folder).get("uri") or tracking_uri(card.spec.tracking.uri)
+        self._uri = record_uri(folder, card.spec)
         self._events: queue.SimpleQueue[Generation] = queue.SimpleQueue()
         self._ending = threading.Event()
         self._result: TuneResult | None = None
@@ -180,13 +180,18 @@ def send_all(
     Raises:
         TrackingError: if MLflow cannot be reached, or refuses.
     """
-    uri = uri or _read_state(folder).get("uri") or tracking_uri(card.spec.tracking.uri)
+    uri = uri or record_uri(folder, card.spec)
     connection = Connection(uri, card)
     connection.send_events(events)
     if result is not None:
         connection.send_result(folder, result)
     _write_state(folder, uri, card.parent_uid)
     return connection.run_id
+
+
+def record_uri(folder: Path, spec: BaseJob) -> str:
+    """Where MLflow has the record of a run: where it was last sent, else as the job says."""
+    return _read_state(folder).get("uri") or tracking_uri(spec.tracking.uri)
 
 
 def card_params(card: RunCard) -> dict[str, str]:

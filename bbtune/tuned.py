@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,8 +17,8 @@ from bbtune.baselines.prompts import DeepPrompts, LowRankPrompt, PromptLearner, 
 from bbtune.errors import BbtuneError
 from bbtune.evaluation.scorer import label_head, load_model, sorted_rows
 from bbtune.evaluation.worker import prompt_space
-from bbtune.plan import Plan
-from bbtune.result import TuneResult
+from bbtune.learned import Learned
+from bbtune.plan import Plan, Reading
 from bbtune.search_plan import SearchPlan, tuned_layers
 from bbtune.spec import BaseJob, BaselineJob, JobSpec
 from bbtune.task.task import Example
@@ -70,7 +69,7 @@ class Tuned:
         return found
 
 
-def tuned(result: TuneResult, model: FrozenModel | None = None) -> Tuned:
+def tuned(result: Learned, model: FrozenModel | None = None) -> Tuned:
     """What a finished run has found, in full.
 
     Args:
@@ -81,13 +80,13 @@ def tuned(result: TuneResult, model: FrozenModel | None = None) -> Tuned:
         BbtuneError: if the run has learned something else, or the model cannot be read.
     """
     spec = check_continuous(result)
-    plan = here(result)
+    plan = plan_here(result.spec, result.reading)
     model = model or load_model(plan)
     with torch.no_grad():
         return Tuned(plan, result.labels, model, _prompts(result, spec, plan, model))
 
 
-def check_continuous(result: TuneResult) -> JobSpec | BaselineJob:
+def check_continuous(result: Learned) -> JobSpec | BaselineJob:
     """The job of a run that has found a continuous prompt.
 
     Raises:
@@ -101,16 +100,20 @@ def check_continuous(result: TuneResult) -> JobSpec | BaselineJob:
     raise BbtuneError(f"expected a run that has found prompts in hidden states ({expected}), got {found}")
 
 
-def here(result: TuneResult) -> Plan:
+def plan_here(spec: BaseJob, reading: Reading) -> Plan:
     """How a run's texts are put to its model, loaded in this process; no data, and no API."""
-    spec, reading = result.spec, result.reading
     backbone = spec.backbone.model_copy(update={"api": None})
-    shared: dict[str, Any] = {"template": Template(reading.template, reading.kind), "label_words": reading.label_words}
-    local: BaseJob = spec.model_copy(update={"backbone": backbone})
-    return Plan(spec=local, kind=reading.kind, train=(), dev=(), **shared)
+    return Plan(
+        spec=spec.model_copy(update={"backbone": backbone}),
+        kind=reading.kind,
+        template=Template(reading.template, reading.kind),
+        label_words=reading.label_words,
+        train=(),
+        dev=(),
+    )
 
 
-def _prompts(result: TuneResult, spec: JobSpec | BaselineJob, plan: Plan, model: FrozenModel) -> Prompts:
+def _prompts(result: Learned, spec: JobSpec | BaselineJob, plan: Plan, model: FrozenModel) -> Prompts:
     if isinstance(spec, BaselineJob):
         learner = _TRAINED[spec.method.name](plan, model)
         learner.load({name: torch.from_numpy(array) for name, array in result.learned.items()})

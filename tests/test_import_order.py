@@ -36,14 +36,15 @@ LAYERS: list[set[str]] = [
     {"loop", "journal"},
     {"build", "method", "learned", "scored_prompts", "written"},
     {"functions", "mlflow_optimizer", "plot", "progress", "baselines", "prompt_search"},
+    {"tuned"},
     {"predictor"},
     {"result"},
     {"prompt_registry", "storage", "tracked_metrics"},
     {"assess", "tracking", "compare", "study", "text_tuning"},
-    {"examine", "tracking_groups", "tuned", "fan_out", "suite"},
-    {"session", "probing", "report", "serving"},
-    {"api"},
-    {"study_run"},
+    {"examine", "tracking_groups", "fan_out", "suite"},
+    {"exporting", "session", "probing", "report"},
+    {"api", "serving"},
+    {"exports", "study_run"},
     {"hpo", "submission"},
     {"doctor"},
     {"commands"},
@@ -66,7 +67,7 @@ FOREIGN = {
 }
 HOMES = {
     "fsspec": {"storage/remote.py"},
-    "mlflow": {"mlflow_store.py", "mlflow_optimizer.py"},
+    "mlflow": {"mlflow_store.py", "mlflow_optimizer.py", "exporting/pyfunc.py", "exporting/pyfunc_model.py"},
     "ray": {
         "evaluation/ray_cluster.py",
         "baselines/ray_train.py",

@@ -14,9 +14,10 @@ import bbtune
 from bbtune.cli import app
 
 NAMES = ["AskTell", "BbtuneError", "JobError", "JobSpec", "TaskData", "TuneResult", "__version__"]
-NAMES += ["load_job", "minimize", "resume", "run", "validate"]
+NAMES += ["export", "load_job", "minimize", "resume", "run", "validate"]
 
 SIGNATURES = {
+    "export": ["folder", "form", "to", "register_as", "tracking_uri"],
     "load_job": ["path", "overrides", "method"],
     "minimize": ["function", "dim", "evaluations", "layers", "optimizer", "seed", "settings"],
     "resume": ["folder", "changes", "show", "task", "optimizer"],
@@ -33,6 +34,7 @@ COMMANDS = {
     "validate": ["JOB", "--method", "--set"],
     "predict": ["FOLDER", "TEXTS"],
     "sync": ["FOLDER", "--tracking-uri"],
+    "export": ["FOLDER", "--format", "--to", "--register", "--tracking-uri"],
     "report": ["FOLDER", "--out", "--beside"],
     "compare": ["RUNS", "--reference", "--out", "--tracking-uri", "--experiment"],
     "schema": [],

@@ -7,7 +7,7 @@ against it.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from operator import attrgetter
 from typing import Any, TypeVar
 
@@ -72,13 +72,8 @@ class FrozenModel:
 
     def states(self, batch: Batch, prompts: Prompts = _PLAIN) -> Tensor:
         """Last hidden states (B, S, H) of the tuned stack, each layer's input changed by its prompt."""
-
-        def change(layer: int, hidden: Tensor) -> Tensor:
-            if layer not in prompts.layers:
-                return hidden
-            return put(hidden, batch.prompt, prompts.layers[layer], prompts.sets)
-
-        return self.changed(batch, change)
+        with self._prompted(batch, prompts):
+            return self._run(batch)
 
     def changed(self, batch: Batch, change: Callable[[int, Tensor], Tensor]) -> Tensor:
         """Last hidden states (B, S, H) of the tuned stack.
@@ -88,6 +83,12 @@ class FrozenModel:
         """
         with self._hooked(lambda layer, hidden, call: change(layer, hidden)):
             return self._run(batch)
+
+    def cache(self, batch: Batch, prompts: Prompts) -> Any:
+        """What a causal model keeps of a batch for the tokens behind it: transformers' cache of keys and values."""
+        ids, mask = batch.ids.to(self.device), batch.mask.to(self.device)
+        with self._prompted(batch, prompts):
+            return self.runner(input_ids=ids, attention_mask=mask, use_cache=True).past_key_values
 
     def entering(self, batch: Batch, prompts: Prompts = _PLAIN) -> list[Tensor]:
         """Hidden states (B, S, H) that enter each layer, with their prompts in them."""
@@ -159,6 +160,14 @@ class FrozenModel:
         plain = {"use_cache": False} if self.card.kind == "causal-lm" else {}
         ids, mask = batch.ids.to(self.device), batch.mask.to(self.device)
         return self.runner(input_ids=ids, attention_mask=mask, **plain).last_hidden_state  # type: ignore[no-any-return]
+
+    def _prompted(self, batch: Batch, prompts: Prompts) -> AbstractContextManager[None]:
+        def change(layer: int, hidden: Tensor, _: Call) -> Tensor:
+            if layer not in prompts.layers:
+                return hidden
+            return put(hidden, batch.prompt, prompts.layers[layer], prompts.sets)
+
+        return self._hooked(change)
 
     @contextmanager
     def _hooked(self, change: Callable[[int, Tensor, Call], Tensor]) -> Iterator[None]:

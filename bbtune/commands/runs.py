@@ -116,13 +116,12 @@ def predict(
 
     Where answers are words: answer, text.
     """
-    from bbtune.predictor import Predictor
-    from bbtune.storage.home import load_result
+    from bbtune.exporting.opened import open_predictor
     from bbtune.storage.place import place_named
 
     lines = [line.rstrip("\r") for line in sys.stdin.read().split("\n")] if texts == ["-"] else texts
     asked = [line for line in lines if line.strip()]
-    with Predictor(load_result(place_named(folder))) as predictor:
+    with open_predictor(place_named(folder)) as predictor:
         found = iter(predictor.predict([tuple(t.split("\t")) if predictor.kind == "pair" else t for t in asked]))
     for line in lines if lines[-1:] != [""] else lines[:-1]:
         if line.strip():

@@ -1,0 +1,1 @@
+"""A finished run in the forms that others use: tensors, a PEFT adapter, a text, an MLflow model."""

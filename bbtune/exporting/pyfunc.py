@@ -1,0 +1,130 @@
+"""A finished run as an MLflow model, written from code: no pickle is in it."""
+
+from __future__ import annotations
+
+import shutil
+import warnings
+from importlib import import_module
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import bbtune
+from bbtune.backbone.sources import find_model
+from bbtune.errors import ExportError
+from bbtune.exporting.card import card_of
+from bbtune.exporting.probes import probes
+from bbtune.exporting.requirements import requirements
+from bbtune.learned import Learned
+from bbtune.mlflow_store import patient_mlflow, translated
+from bbtune.predictor import Prediction, Predictor
+from bbtune.result import SPEC, TuneResult
+from bbtune.task.template import FIELDS
+
+_SCRIPT = Path(__file__).with_name("pyfunc_model.py")
+_CHECKED = 8  # texts; an answer in words takes a second
+_EXAMPLE = 5  # of them is shown as an input
+_NEAR = 1e-4  # of probabilities
+
+
+def write_pyfunc(result: TuneResult, folder: Path) -> str:
+    """Write a run, our code, and a model that lies on this machine, as one MLflow model, and read it back.
+
+    A model of a hub, or of a package, is fetched again where the export is used.
+
+    Raises:
+        BbtuneError: if what is read back answers otherwise, or MLflow refuses.
+    """
+    with TemporaryDirectory() as stage:
+        _save(result, folder, {name: str(path) for name, path in _staged(result, Path(stage)).items()})
+    model = _loaded(folder)
+    if result.spec.backbone.api is not None:
+        return "read back; the API was not asked, which would be paid"
+    examples = probes(result.reading.kind, _CHECKED)
+    with Predictor(result) as predictor:
+        expected = predictor.predict([tuple(example.fields().values()) for example in examples])
+    _check(expected, _answers(model, [example.fields() for example in examples]))
+    return f"read back, it answers {len(examples)} texts as bbtune predict does"
+
+
+@translated
+def _save(result: TuneResult, folder: Path, artifacts: dict[str, str]) -> None:
+    mlflow = _mlflow()
+    import pandas as pd
+    from mlflow.types.schema import ColSpec, Schema
+
+    card, fields = card_of(result), FIELDS[result.reading.kind]
+    answers = {"label": "string"} | ({"probability": "double"} if result.labels else {})
+    mlflow.pyfunc.save_model(
+        path=str(folder),
+        python_model=str(_SCRIPT),
+        artifacts=artifacts,
+        code_paths=[str(Path(bbtune.__file__).parent)],
+        signature=mlflow.models.ModelSignature(
+            Schema([ColSpec("string", name) for name in fields]),
+            Schema([ColSpec(kind, name) for name, kind in answers.items()]),
+        ),
+        input_example=pd.DataFrame([probes(result.reading.kind)[_EXAMPLE].fields()]),
+        pip_requirements=requirements(result.spec),
+        metadata={key: card[key] for key in ("name", "task", "model", "scores", "method", "spec_hash")},
+    )
+
+
+@translated
+def _loaded(folder: Path) -> Any:
+    return _mlflow().pyfunc.load_model(str(folder))
+
+
+def _staged(result: TuneResult, stage: Path) -> dict[str, Path]:
+    """What the model is made of, by name."""
+    run = stage / "run"
+    run.mkdir()
+    result.save(run)
+    (run / SPEC).write_text(result.spec.to_yaml(), encoding="utf-8")
+    scheme, backbone = str(result.spec.backbone.model).partition(":")[0], result.spec.backbone
+    if scheme not in ("path", "cache") or backbone.api is not None:
+        return {"run": run}
+    files = find_model(backbone)
+    if files.gguf:
+        return {"run": run, "model": Path(files.name) / files.gguf}
+    weights = Path(files.name)
+    kept = stage / "model"
+    shutil.copytree(weights, kept, ignore=None if backbone.allow_pickle else shutil.ignore_patterns("*.bin", "*.pt"))
+    return {"run": run, "model": kept}
+
+
+def _mlflow() -> Any:
+    """The library with its models; it warns of itself when they are imported."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        library = patient_mlflow()
+        import_module("mlflow.pyfunc")
+    return library
+
+
+@translated
+def _answers(model: Any, fields: list[dict[str, str]]) -> list[dict[str, Any]]:
+    import pandas as pd
+
+    return list(model.predict(pd.DataFrame(fields)).to_dict("records"))
+
+
+def _check(expected: list[Prediction], got: list[dict[str, Any]]) -> None:
+    for wanted, answer in zip(expected, got, strict=True):
+        near = wanted.probability is None or abs(wanted.probability - answer["probability"]) <= _NEAR
+        if wanted.label != answer["label"] or not near:
+            raise ExportError(f"expected the MLflow model to answer {wanted}, it answers {answer}; it was not kept")
+
+
+def restored(artifacts: dict[str, str]) -> Predictor:
+    """What answers, from the files of an MLflow model.
+
+    Args:
+        artifacts: their places by name: ``run``, and ``model`` where it came along.
+    """
+    result = TuneResult.load(artifacts["run"])
+    spec = result.spec
+    if "model" in artifacts:
+        moved = spec.backbone.model_copy(update={"model": f"path:{artifacts['model']}"})
+        spec = spec.model_copy(update={"backbone": moved})
+    return Predictor(Learned(spec, result.labels, result.metric, result.learned, result.reading))
