@@ -131,9 +131,7 @@ def _method(optimizer: str | MakeOptimizer, settings: Mapping[str, Any]) -> tupl
     own = None if isinstance(optimizer, str) else optimizer
     named = optimizer if isinstance(optimizer, str) else own_name(optimizer)
     if named in _NEEDS_MORE:
-        raise OptimizerError(
-            f"expected an optimizer that needs losses alone, such as cma-diagonal, got {named}"
-        )
+        raise OptimizerError(f"expected an optimizer that needs losses alone, such as cma-diagonal, got {named}")
     if own is None:
         check_optimizer_name(named)
     try:

@@ -45,9 +45,7 @@ def _task_source(source: str) -> str:
     """A task source, its path absolute."""
     scheme, _, rest = source.partition(":")
     if scheme not in {"folder", "file", "hf", "builtin", "object"} or not rest:
-        raise ValueError(
-            "expected folder:DIR, file:TABLE, hf:NAME or builtin:NAME"
-        )
+        raise ValueError("expected folder:DIR, file:TABLE, hf:NAME or builtin:NAME")
     return _absolute(source)
 
 

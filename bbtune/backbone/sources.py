@@ -18,6 +18,8 @@ from bbtune.backbone.quiet import quiet_transformers
 from bbtune.backbone_spec import BackboneSpec
 from bbtune.errors import BackboneError
 
+_OF_THIS_MACHINE = {"_name_or_path", "transformers_version"}  # in a configuration that was read
+
 
 @dataclass(frozen=True)
 class ModelFiles:
@@ -107,17 +109,14 @@ class ModelCard:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 (hex) of the configuration and of samples of the local files."""
+        """SHA-256 (hex) of what a model is: of samples of its files, wherever they lie, or of its name on the hub."""
         folder = self.files.folder
-        files = {} if folder is None else {p.name: _sample(p) for p in sorted(folder.iterdir()) if p.is_file()}
-        said = [
-            self.files.name if folder is None else "",
-            self.files.revision,
-            self._commit(),
-            self.config.to_dict(),
-            files,
-        ]
-        return hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode()).hexdigest()
+        if folder is not None:
+            what: list[Any] = [self.files.gguf, {p.name: _sample(p) for p in sorted(folder.iterdir()) if p.is_file()}]
+        else:
+            kept = {key: value for key, value in self.config.to_dict().items() if key not in _OF_THIS_MACHINE}
+            what = [self.files.name, self.files.revision, self._commit(), kept]
+        return hashlib.sha256(json.dumps(what, sort_keys=True, default=str).encode()).hexdigest()
 
     def _commit(self) -> str | None:
         """Of a model of the hub; it follows the branch that was asked for."""

