@@ -214,14 +214,18 @@ def _begun(home: Home, overrides: Sequence[str] = ()) -> BaseJob:
     return load_job(home.path / SPEC, overrides)
 
 
-def dry_run(job: Job) -> str:
+def dry_run(job: Job, *, task: TaskData | None = None) -> str:
     """What a run would ask of an API and pay for it, at the most; nothing is sent.
+
+    Args:
+        task: as for :func:`run`.
 
     Raises:
         JobError: with every fault of the job.
         BbtuneError: for a job that pays nothing.
     """
-    return forecast_job(_spec(job))
+    own = Own(task)
+    return forecast_job(_spec(job, own), own)
 
 
 def validate(

@@ -18,9 +18,10 @@ from bbtune.errors import BackboneError, BbtuneError
 from bbtune.evaluation.account import Account
 from bbtune.evaluation.text_models import TextModels
 from bbtune.evaluation.wire import packed
-from bbtune.examine import make_plan
+from bbtune.examine import NOTHING, make_plan
 from bbtune.forecast import Asking, Count, Forecast, Item, count_roughly, summed
 from bbtune.forecast_embeddings import EmbeddingsForecast
+from bbtune.own import Own
 from bbtune.plan import Plan
 from bbtune.search_plan import SearchPlan
 from bbtune.spec import BaseJob
@@ -60,15 +61,18 @@ def _embedded(backbone: BackboneSpec) -> Callable[[str], str]:
     return lambda text: packed(table.of(card.tokenizer(text)["input_ids"]))
 
 
-def forecast_job(spec: BaseJob) -> str:
+def forecast_job(spec: BaseJob, own: Own = NOTHING) -> str:
     """A table of what a run will ask of an API, and pay for it, at the most.
+
+    Args:
+        own: what a program gives beside the job.
 
     Raises:
         JobError: with every fault of the job.
         BbtuneError: for a job that has no endpoint.
     """
     api = _api_of(spec, "whose cost can be foreseen")
-    plan, task, card = make_plan(spec)
+    plan, task, card = make_plan(spec, own)
     if isinstance(plan, TextPlan):
         count, how = _counter(plan.spec.backbone)
         most_words = max(sum(map(len, words)) for words in plan.every_words)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -327,3 +328,12 @@ def test_what_mlflow_lacks_of_an_own_optimizers_run_is_sent_with_the_optimizer(j
     with pytest.raises(OptimizerError, match="own:Shrinking is an object of a program"):
         api.sync(tmp_path, mlflow_database)
     assert api.sync(tmp_path, mlflow_database, Shrinking)
+
+
+def test_a_dry_run_counts_the_texts_in_memory(job):
+    api_of = {"base_url": "http://127.0.0.1:9/v1", "model": "none", "price": {"input": 1, "output": 1}}
+    prompt = {"kind": "text", "text": "Sort the message."}
+    asks = {"task": job["task"], "backbone": {"api": api_of}, "prompt": prompt, "budget": {"evaluations": 40}}
+    few, more = (api.dry_run(asks, task=tickets(count)) for count in (24, 48))
+    texts = [int(re.search(r"test, tuned\s+(\d+)", told).group(1)) for told in (few, more)]
+    assert texts == [24, 48]
