@@ -25,6 +25,11 @@ def fresh_environment(folder: Path, requirements: Path) -> str:
     return python
 
 
+def knows_us(python: str) -> bool:
+    """Whether bbtune is installed in an environment."""
+    return subprocess.run([python, "-I", "-c", "import bbtune"], capture_output=True).returncode == 0
+
+
 def answers_of(python: str, model: Path, texts: Sequence[str]) -> list[dict[str, Any]]:
     """What a served model says of texts."""
     with socket.socket() as free:

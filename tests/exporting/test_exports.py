@@ -17,6 +17,7 @@ import torch
 from small_task import TEXTS
 
 from bbtune import BbtuneError, api, export
+from bbtune.backbone.fetch import cached_model
 from bbtune.exporting.opened import open_predictor
 from bbtune.exporting.probes import check_same, largest_difference, probes
 from bbtune.exporting.prompt_folder import read_prompt
@@ -52,13 +53,13 @@ def make_run(make_job: Any, tmp_path_factory: pytest.TempPathFactory) -> MakeRun
     return make
 
 
-def stock(folder: Path, side: str) -> np.ndarray:
+def stock(folder: Path, side: str, source: str | None = None) -> np.ndarray:
     """Label logits of transformers and peft alone: nothing of ours but the card is read."""
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     card = json.loads((folder / "card.json").read_text())
-    source = card["model"]["source"].removeprefix("path:")
+    source = source or card["model"]["source"].removeprefix("path:")
     model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(source), str(folder)).eval()
     tokenizer = AutoTokenizer.from_pretrained(source, padding_side=side)
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
@@ -316,19 +317,46 @@ def test_a_prompt_in_words_is_a_text_and_goes_to_the_prompt_registry(tiny_models
 @pytest.mark.slow
 def test_an_mlflow_model_is_served_in_a_fresh_environment(tmp_path):
     """``pip install`` of what it asks for, and ``mlflow models serve``; bbtune itself is not installed there."""
-    from served_model import answers_of, fresh_environment
+    from served_model import answers_of, fresh_environment, knows_us
 
     run = tmp_path / "run"
     api.run({**QUICK, "budget": {"evaluations": 31}}, run)
     export(run, "mlflow", tmp_path / "out")
     texts = ["The bill has the same item twice", "my parcel never came", "it hums when I turn it on"]
     python = fresh_environment(tmp_path / "env", tmp_path / "out" / "requirements.txt")
-    assert subprocess.run([python, "-c", "import bbtune"], capture_output=True, cwd=tmp_path).returncode != 0
+    assert not knows_us(python)
     got = answers_of(python, tmp_path / "out", texts)
     with Predictor(TuneResult.load(run)) as predictor:
         expected = predictor.predict(texts)
     assert [one["label"] for one in got] == [one.label for one in expected]
     assert [one["probability"] for one in got] == pytest.approx([one.probability for one in expected], abs=1e-5)
+
+
+@pytest.mark.slow
+def test_stock_peft_gives_the_label_logits_of_smollm2_padded_on_either_side(tmp_path):
+    try:
+        cached_model("smollm2-135m")
+    except BbtuneError as missing:
+        pytest.skip(str(missing))
+    rows = [f"{text} {i},{'positive' if label else 'negative'}" for i in range(6) for text, label in TEXTS]
+    (tmp_path / "texts.csv").write_text("\n".join(["text,label", *(row.replace(" , ", " ") for row in rows)]))
+    job = {
+        "name": "smollm2",
+        "task": {"source": f"file:{tmp_path / 'texts.csv'}", "shots": 4, "template": "{text} . it was {mask}"},
+        "backbone": {"model": "cache:smollm2-135m"},
+        "prompt": {"kind": "prefix", "tokens": 8, "layers": [4, 12, 20], "intrinsic_dim": 20},
+        "method": {"optimizer": "cma-diagonal", "population": 4},
+        "budget": {"evaluations": 13},
+        "evaluators": {"count": 0},
+        "tracking": {"enabled": False},
+    }
+    api.run(job, tmp_path / "run")
+    expected = tuned(TuneResult.load(tmp_path / "run")).label_logits(probes("single"))
+    assert len(expected) == 50
+    export(tmp_path / "run", "peft", tmp_path / "out")
+    source = cached_model("smollm2-135m")
+    for side in ("right", "left"):
+        assert largest_difference(expected, stock(tmp_path / "out", side, str(source))) < 1e-4
 
 
 QUICK: dict[str, Any] = {
