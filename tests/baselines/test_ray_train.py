@@ -166,12 +166,11 @@ def test_workers_of_ray_train_have_the_curve_of_this_process(
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("ray_cluster", "checkpoints")
-@pytest.mark.parametrize("rank", [0, 1])
-def test_a_killed_worker_costs_nothing_but_time(make_raw: MakeRaw, tmp_path: Path, rank: int) -> None:
+def test_a_killed_worker_costs_nothing_but_time(make_raw: MakeRaw, tmp_path: Path) -> None:
     here, killed = Witness(), []
 
     def kill() -> None:
-        killed.append(workers()[rank])
+        killed.append(workers()[0])  # it keeps the checkpoints
         os.kill(killed[0], signal.SIGKILL)
 
     there = Auditor(tmp_path / "there", 20, kill)

@@ -31,9 +31,13 @@ ONE = {**SHARED, "count": 1}
 
 
 @pytest.fixture(autouse=True)
-def _gone():
-    """Pools end when nobody uses them."""
+def _ended():
+    """Pools that a test has left would end by themselves, a while later."""
+    import ray
+
     yield
+    for actor in ray.util.list_named_actors(all_namespaces=True):
+        ray.kill(ray.get_actor(actor["name"], actor["namespace"]))
     gone("ray::Keeper", "ray::ModelHost")
 
 
