@@ -119,6 +119,7 @@ def test_a_search_that_was_silent_for_long_is_forgotten_and_joins_again(make_job
         assert np.array_equal(pool.run("candidates", [(z, "train", 0)]), before)
     finally:
         pool.close()
+    gone("ray::Keeper", "ray::ModelHost")  # a pool ends when nobody uses it
 
 
 @pytest.mark.slow
