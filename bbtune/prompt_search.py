@@ -107,6 +107,7 @@ class PromptSearch(LabelMethod):
 
     def close(self) -> None:
         """End the pool."""
+        self._tuned = None  # it knows this search, and the two would hold the model until garbage is collected
         self._pool.close()
         if self._account is not None:
             self._account.close()

@@ -6,6 +6,7 @@ import gc
 import json
 import pickle
 import re
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -33,13 +34,19 @@ def finished(make_job, tmp_path_factory):
 
 @pytest.fixture
 def loads(monkeypatch):
-    """Counts the models that are loaded."""
+    """The models that are loaded, for as long as somebody else holds them."""
     from bbtune.evaluation import scorer
 
-    counted = []
+    loaded = []
     load = scorer.load_model
-    monkeypatch.setattr(scorer, "load_model", lambda *given: counted.append(1) or load(*given))
-    return counted
+
+    def loading(*given: Any) -> Any:
+        model = load(*given)
+        loaded.append(weakref.ref(model))
+        return model
+
+    monkeypatch.setattr(scorer, "load_model", loading)
+    return loaded
 
 
 def test_a_result_labels_texts_and_loads_its_model_once(finished, loads):
@@ -64,15 +71,26 @@ def test_a_result_that_has_loaded_its_model_is_pickled_without_it(finished):
     assert again.predict(TEXTS) == expected
 
 
-def test_the_model_goes_with_the_result(finished, monkeypatch):
-    closed = []
-    monkeypatch.setattr("bbtune.predictor.Predictor.close", lambda _: closed.append(1))
+@pytest.fixture
+def uncollected():
+    """No garbage is collected meanwhile: what goes, goes because nobody holds it."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+def test_the_model_goes_with_the_result(finished, loads, uncollected):
     result = TuneResult.load(finished)
     result.predict(TEXTS)
-    assert closed == []
+    assert loads[0]() is not None
     del result
-    gc.collect()
-    assert closed == [1]
+    assert loads[0]() is None
+
+
+def test_a_run_in_this_process_leaves_no_model_behind(make_job, loads, uncollected, tmp_path):
+    bbtune.run(make_job("bert", budget={"evaluations": 9}), tmp_path)
+    assert [model() for model in loads] == [None]
 
 
 @pytest.mark.parametrize(
