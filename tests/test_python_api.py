@@ -360,7 +360,7 @@ def test_a_dry_run_counts_the_texts_in_memory(job):
 def test_a_run_that_was_given_nothing_goes_on_with_nothing_else(make_job, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         bbtune.run(make_job("bert"), tmp_path, Witness(1, interrupt))
-    with pytest.raises(JobError, match="task.source: expected a job that names what is given, object:tickets"):
+    with pytest.raises(JobError, match=r"task.source: expected a job that names what is given, object:tickets"):
         bbtune.resume(tmp_path, task=tickets())
-    with pytest.raises(JobError, match="method.optimizer: expected a job that names what is given, own:Shrinking"):
+    with pytest.raises(JobError, match=r"method.optimizer: expected a job that names what is given, own:Shrinking"):
         bbtune.resume(tmp_path, optimizer=Shrinking)
