@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import suppress
 from typing import Any
 
 from bbtune.serving.meters import Meters
@@ -32,7 +33,8 @@ class BodyLimit:
             await self._app(scope, receive, send)
             return
         told = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
-        seen, started = 0, False
+        seen = int(told) if told.isdigit() else 0
+        started = False
 
         async def counted() -> Message:
             nonlocal seen
@@ -44,18 +46,17 @@ class BodyLimit:
 
         async def noted(message: Message) -> None:
             nonlocal started
-            started = True
-            await send(message)
+            if seen <= self._most or started:  # what the app makes of half a body is nobody's business
+                started = True
+                await send(message)
 
-        try:
-            if told.isdigit() and int(told) > self._most:
-                raise _TooLarge
-            await self._app(scope, counted, noted)
-        except _TooLarge:
-            if not started:
-                todo = "send fewer texts at once"
-                refusal = Refusal(413, f"a body of at most {self._most} bytes", "a larger one", todo)
-                await refusal.answer()(scope, receive, send)
+        if seen <= self._most:
+            seen = 0
+            with suppress(_TooLarge):
+                await self._app(scope, counted, noted)
+        if not started:
+            refusal = Refusal(413, f"a body of at most {self._most} bytes", "a larger one", "send fewer texts at once")
+            await refusal.answer()(scope, receive, send)
 
 
 class Counted:

@@ -16,7 +16,7 @@ from bbtune.backbone.products import Products, fastest_product
 from bbtune.errors import BackboneError, BbtuneError
 from bbtune.evaluation.scorer import load_model
 from bbtune.result import TuneResult
-from bbtune.serving.runs import Model, check_same, check_servable, model_of
+from bbtune.serving.runs import Model, check_files, check_same, check_servable, model_of
 from bbtune.task.task import Example
 from bbtune.tuned import Tuned, plan_here, tuned
 
@@ -70,9 +70,7 @@ class Engine:
         self.identity: Model = model_of(first)
         self._model = load_model(plan)
         torch.set_num_threads(threads)
-        if (found := self._model.card.fingerprint) != self.identity.fingerprint:
-            was = f"expected the files that the prompts were tuned on ({self.identity.fingerprint[:12]})"
-            raise BackboneError(f"{self.identity.source}: {was}, got others ({found[:12]}); restore them")
+        check_files(self._model.card, self.identity)
         weights = self._model.embeddings.dtype
         product = fastest_product(weights, self._model.device.type, threads)
         room = min(plan.spec.backbone.max_tokens, self._model.card.positions)

@@ -88,7 +88,7 @@ def _deploy(serve: Any, settings: Settings, front: Front) -> None:
         def __serve_build_asgi_app__(self) -> Any:
             return self.app()
 
-    quiet = LoggingConfig(enable_access_log=False, log_level="ERROR")
+    quiet = LoggingConfig(enable_access_log=False)
     # A replica that listens itself leaves Ray's proxy a port that nobody asks.
     port = free_port() if front.replicas == 1 else front.port
     serve.start(http_options=HTTPOptions(host=front.host, port=port), logging_config=quiet)
@@ -105,4 +105,10 @@ def _deploy(serve: Any, settings: Settings, front: Front) -> None:
     try:
         serve.run(deployment(serve.ingress()(Replicas)).bind(settings), name=_APP, logging_config=quiet)
     except (RayServeException, RuntimeError) as error:
-        raise EvaluationError(f"the server did not start ({last_line(error)}); see {settings.folder}") from error
+        raise EvaluationError(f"the server did not start: {_why(serve) or last_line(error)}") from error
+
+
+def _why(serve: Any) -> str:
+    """What kept replicas from starting: the error of the last one, whose traceback ends with it."""
+    told = [of.message for app in serve.status().applications.values() for of in app.deployments.values()]
+    return last_line("\n".join(told))

@@ -55,7 +55,10 @@ def speak_plainly(app: FastAPI) -> None:
 
     @app.exception_handler(BbtuneError)
     def _(_: Request, error: BbtuneError) -> JSONResponse:
-        return refused(_STATUS.get(type(error), 422), str(error))
+        answer = refused(_STATUS.get(type(error), 422), str(error))
+        if isinstance(error, Closed):
+            answer.headers["Connection"] = "close"
+        return answer
 
     @app.exception_handler(RequestValidationError)
     def _(_: Request, error: RequestValidationError) -> JSONResponse:
@@ -76,7 +79,9 @@ def _in_words(error: RequestValidationError) -> str:
     """Every fault of a body, by where it is; what came is not repeated, it may be long."""
     said: dict[str, str] = {}
     for fault in error.errors():
-        where = ".".join(str(part) for part in fault["loc"][1:] if part not in ("str", "constrained-list"))
-        place = where.split(".list")[0]
-        said.setdefault(place, fault["msg"][:1].lower() + fault["msg"][1:])
-    return "; ".join(f"{place}: {message}" if place else message for place, message in said.items()) + "; see /docs"
+        where = [str(part) for part in fault["loc"][1:]]
+        if fault["type"] in ("json_invalid", "model_attributes_type"):
+            return "expected a JSON object, sent with Content-Type: application/json, got something else; see /docs"
+        kept = where[: next((i for i, part in enumerate(where) if part.isdigit()), len(where)) + 1]
+        said.setdefault(".".join(kept), fault["msg"][:1].lower() + fault["msg"][1:])
+    return "; ".join(f"{place}: {message}" for place, message in said.items()) + "; see /docs"

@@ -8,7 +8,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from bbtune.errors import BbtuneError
+from bbtune.backbone.sources import ModelCard, read_model_card
+from bbtune.errors import BackboneError, BbtuneError
 from bbtune.result import TuneResult
 from bbtune.serving.book import Book
 from bbtune.storage.home import finished
@@ -83,6 +84,17 @@ def check_same(model: Model, result: TuneResult, run: str) -> None:
         )
 
 
+def check_files(card: ModelCard, model: Model) -> None:
+    """Refuse a model whose files are not those that the prompts were tuned on.
+
+    Raises:
+        BackboneError: if they are others.
+    """
+    if (found := card.fingerprint) != model.fingerprint:
+        expected = f"expected the files that the prompts were tuned on ({model.fingerprint[:12]})"
+        raise BackboneError(f"{model.source}: {expected}, got others ({found[:12]}); restore them")
+
+
 def check_name(name: str) -> None:
     """Refuse what cannot stand in an address.
 
@@ -110,7 +122,9 @@ def fill(book: Book, told: Sequence[str]) -> tuple[str, ...]:
             given, run = (head, rest) if equals and "/" not in head else ("", one)
             folder, result = fetched.enter_context(finished(place_named(run)))
             check_servable(result, run)
-            model = model or model_of(result)
+            if model is None:
+                model = model_of(result)
+                check_files(read_model_card(result.spec.backbone), model)
             check_same(model, result, run)
             name = given or result.spec.name
             check_name(name)

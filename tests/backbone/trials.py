@@ -93,9 +93,8 @@ class Trial(Worker):
         """Forget what earlier calls left behind."""
         self._splits = {}
         self._space = prompt_space(self._plan, self.model, self._encoder)
-        self.space = prompt_space(
-            self._plan, self.model, self._encoder
-        )  # the worker's own one tells by object identity what has not changed
+        # The worker's own one tells by object identity what has not changed.
+        self.space = prompt_space(self._plan, self.model, self._encoder)
 
     def texts(self, split: str) -> tuple[Example, ...]:
         """Examples of a split."""
