@@ -10,6 +10,7 @@
     ├── OptimizerError    an ask/tell contract was broken
     ├── JournalError      the record on disk does not fit the run
     ├── TrackingError     MLflow could not be reached or refused
+    ├── ExportError       a form cannot hold what a run has found
     ├── DeadlineReached   the budget of seconds ended inside a generation
     └── BudgetReached     a cap on requests, tokens or dollars ended the asking
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from bbtune.commands.terminal import RunFolder, TrackingUri
+from bbtune.commands.terminal import RunFolder, TrackingUri, interrupt
 
 app = typer.Typer()
 
@@ -28,5 +29,11 @@ def export(
     """Write what a run has found for use elsewhere; it is read back and compared before it is kept."""
     from bbtune.exports import export as write
 
-    for sentence in write(folder, form, to, register, tracking_uri):
+    signal.signal(signal.SIGTERM, interrupt)
+    try:
+        said = write(folder, form, to, register, tracking_uri)
+    except KeyboardInterrupt:
+        typer.echo("interrupted; nothing that was not whole is left", err=True)
+        raise typer.Exit(130) from None
+    for sentence in said:
         typer.echo(sentence)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from tempfile import mkdtemp
+from uuid import uuid4
 
 from bbtune.errors import ExportError, did_you_mean
 from bbtune.exporting.peft_adapter import write_adapter, write_prefix
@@ -36,25 +37,53 @@ def write(result: TuneResult, form: str, to: str | Path) -> str:
     Raises:
         BbtuneError: if the form cannot hold what the run has found, or gives something else; nothing is left then.
     """
-    to = Path(to)
+    to = Path(to).resolve()  # a link to a folder stays one
     check_format(form)
-    if to.exists() and (not to.is_dir() or any(to.iterdir())):
-        raise ExportError(f"{to}: expected a new or empty folder, it holds something; give another --to")
-    to.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(mkdtemp(prefix=f".{to.name}.", dir=to.parent))
+    inside = to.is_dir()
+    if to.exists() and (not inside or any(to.iterdir())):
+        raise ExportError(f"{to}: expected a new or empty folder, {_what_is(to)}; give another --to")
+    beside = to if inside else next(folder for folder in to.parents if folder.exists())
+    part = beside / f".{to.name}.{uuid4().hex[:8]}.part"
+    with _translated(to):
+        part.mkdir()
     try:
         said = FORMATS[form](result, part)
-        _open_to_all(part)
-        part.replace(to)
+        _open_to_others(part)
+        with _translated(to):
+            _put(part, to, inside)
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return said
 
 
-def _open_to_all(folder: Path) -> None:
-    """Give a folder and its files the usual modes: mkdtemp and safetensors leave them to their owner alone."""
-    for path in (folder, *folder.rglob("*")):
-        path.chmod(0o755 if path.is_dir() else 0o644)
+def _what_is(to: Path) -> str:
+    return f"it holds {min(path.name for path in to.iterdir())}" if to.is_dir() else "it is a file"
+
+
+@contextmanager
+def _translated(to: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:  # read-only, below a file, or another export was quicker
+        reason = error.strerror or type(error).__name__
+        raise ExportError(f"{to}: expected a folder that can be made ({reason}); give another --to") from error
+
+
+def _put(part: Path, to: Path, inside: bool) -> None:
+    """Bring a folder to its place; one that was there before stays: it may be a volume, or the working folder."""
+    if inside:
+        for path in part.iterdir():
+            path.rename(to / path.name)
+    else:
+        to.parent.mkdir(parents=True, exist_ok=True)
+        part.rename(to)
+
+
+def _open_to_others(folder: Path) -> None:
+    """Give files the modes that this user's files have: safetensors leaves its own to their owner alone."""
+    mode = folder.stat().st_mode & 0o777
+    for path in folder.rglob("*"):
+        path.chmod(mode if path.is_dir() else mode & 0o666)
 
 
 def check_format(form: str) -> None:
