@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 from bbtune.api import sync
-from bbtune.errors import ExportError
+from bbtune.errors import ExportError, TrackingError
 from bbtune.exporting.formats import check_format, write
 from bbtune.exporting.registry import register_model
 from bbtune.journal import read_journal
@@ -17,6 +18,8 @@ from bbtune.result import JOURNAL, TuneResult
 from bbtune.storage.home import fetched
 from bbtune.storage.place import place_named
 from bbtune.tracking import record_uri
+
+_NAME = re.compile(r"\w[\w.-]{0,255}", re.ASCII)  # of a prompt; of a model MLflow would take more
 
 
 def export(
@@ -38,17 +41,30 @@ def export(
         BbtuneError: if the form cannot hold what the run has found, or gives something else; nothing is left then.
     """
     check_format(form)
-    if register_as is not None and form not in _REGISTRIES:
-        expected = f"expected --format {' or '.join(_REGISTRIES)} with --register"
-        raise ExportError(f"{expected}, for the others MLflow has no registry, got {form}")
+    _check_registered(form, register_as)
     with fetched(place_named(str(folder))) as path:
         result = TuneResult.load(path)
-        said = [f"{to}: {form}, {write(result, form, to)}"]
-        if register_as is not None:
-            run_id = sync(folder, tracking_uri)
-            store = Store(tracking_uri or record_uri(path, result.spec))
-            said.append(f"registered: {_REGISTRIES[form](store, run_id, path, Path(to), register_as)}")
-    return said
+        if register_as is None:
+            return [f"{to}: {form}, {write(result, form, to)}"]
+        run_id = sync(folder, tracking_uri)  # first: a server that is down is told before anything is written
+        store = Store(tracking_uri or record_uri(path, result.spec))
+        said = f"{to}: {form}, {write(result, form, to)}"
+        try:
+            return [said, f"registered: {_REGISTRIES[form](store, run_id, path, Path(to), register_as)}"]
+        except TrackingError as error:
+            again = f"{to} is written; export again to another --to once this is mended"
+            raise TrackingError(f"{register_as} is not registered: {error}; {again}") from error
+
+
+def _check_registered(form: str, name: str | None) -> None:
+    """Refuse what MLflow's registries do not take, before anything is done."""
+    if name is None:
+        return
+    if form not in _REGISTRIES:
+        expected = f"expected --format {' or '.join(_REGISTRIES)} with --register"
+        raise ExportError(f"{expected}, for the others MLflow has no registry, got {form}")
+    if not _NAME.fullmatch(name):
+        raise ExportError(f"--register: expected letters, digits, dots, dashes and underscores, got {name!r}")
 
 
 def _registered_model(store: Store, run_id: str, run: Path, exported: Path, name: str) -> str:

@@ -66,7 +66,7 @@ def _readme(card: dict[str, Any], usage: str) -> str:
     ]
     revision = f", revision {model['revision']}" if model["revision"] else ""
     labels = [
-        f"* {label}: {', '.join(words)}" for label, words in zip(task["labels"], reading["label_words"], strict=False)
+        f"* {label}: {', '.join(words)}" for label, words in zip(task["labels"], reading["label_words"], strict=True)
     ]
     template = "\n".join(f"    {line}" for line in f"{reading['preamble']}{reading['template']}".splitlines())
     return "\n".join(

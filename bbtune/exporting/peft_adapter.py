@@ -15,13 +15,14 @@ from torch import Tensor
 from bbtune.baselines.learner import import_peft
 from bbtune.errors import ExportError
 from bbtune.exporting.card import card_of, write_card
+from bbtune.exporting.found import found_prompt
 from bbtune.exporting.peft_usage import decoder_start, put_text, stock_name, usage
-from bbtune.exporting.probes import check_same, probes
+from bbtune.exporting.probes import check_same, uncut
 from bbtune.exporting.virtual_tokens import check_exportable, input_embeddings, is_input_only, keys_and_values
 from bbtune.result import TuneResult
 from bbtune.task.task import Example
 from bbtune.task.verbalizer import label_token_ids
-from bbtune.tuned import Tuned, tuned
+from bbtune.tuned import Tuned
 
 _ROWS = 16  # of a batch
 
@@ -32,7 +33,7 @@ def write_adapter(result: TuneResult, folder: Path) -> str:
     Raises:
         BbtuneError: if peft cannot express the prompt, or what is read back gives other label logits.
     """
-    found = tuned(result)
+    found = found_prompt(result)
     check_exportable(found)
     return _written(result, found, folder, prefix=not is_input_only(found))
 
@@ -43,7 +44,7 @@ def write_prefix(result: TuneResult, folder: Path) -> str:
     Raises:
         BbtuneError: as :func:`write_adapter`, and for models that are not causal.
     """
-    found = tuned(result)
+    found = found_prompt(result)
     check_exportable(found)
     if found.model.card.kind != "causal-lm":
         raise ExportError(f"expected a causal language model, got a {found.model.card.kind}; use --format peft")
@@ -72,7 +73,7 @@ def _written(result: TuneResult, found: Tuned, folder: Path, prefix: bool) -> st
 
 def _checked(found: Tuned, again: Any) -> tuple[list[str], str]:
     """The sides on which texts may be padded, and how near the adapter comes, in words."""
-    texts, dtype = probes(found.plan.kind), found.plan.spec.backbone.dtype
+    texts, dtype = uncut(found), found.plan.spec.backbone.dtype
     expected = found.label_logits(texts)
     right = check_same(expected, stock_logits(found, again, texts, "right"), dtype, "the adapter")
     said = f"{len(texts)} texts read back: label logits differ by {right:.1g} at the most"

@@ -17,7 +17,8 @@ from transformers import {auto}, AutoTokenizer
 
 MODEL, ADAPTER = {model}, "."  # this folder
 tokenizer = AutoTokenizer.from_pretrained(MODEL{more})
-model = PeftModel.from_pretrained({auto}.from_pretrained(MODEL{more}), ADAPTER).eval()
+frozen = {auto}.from_pretrained(MODEL{more}, dtype=torch.{dtype})
+model = PeftModel.from_pretrained(frozen, ADAPTER).eval()
 labels = {labels}
 
 
@@ -26,7 +27,7 @@ def label_logits({fields}):
     batch = tokenizer(text, add_special_tokens={specials}, return_tensors="pt")
     with torch.inference_mode():
         logits = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask{decoder}).logits[0, -1]
-    return {{label: logits[ids].logsumexp(0).item() for label, ids in labels.items()}}
+    return {{label: logits[ids].float().logsumexp(0).item() for label, ids in labels.items()}}
 """
 _BOTH = (
     "Texts may be padded on the right, or on the left with `position_ids=(mask.cumsum(1) - 1).clamp(min=0)`, as "
@@ -34,7 +35,7 @@ _BOTH = (
 )
 _RIGHT = "Texts may be padded on the right; padded on the left, stock peft gives something else here."
 _SPECIALS = " Texts are put without special tokens: those that stand before the prompt are part of it."
-_CUT = "The code leaves out that long texts are cut."
+_CUT = "The run cuts long texts, so that they and the prompt have at most {tokens} tokens; this code does not."
 
 
 def usage(result: TuneResult, found: Tuned, ids: Sequence[Sequence[int]], sides: Sequence[str]) -> str:
@@ -44,20 +45,23 @@ def usage(result: TuneResult, found: Tuned, ids: Sequence[Sequence[int]], sides:
         ids: token ids of each label's words.
         sides: on which texts may be padded.
     """
-    decodes = found.model.card.kind == "seq2seq-lm"
+    decodes, backbone = found.model.card.kind == "seq2seq-lm", result.spec.backbone
+    arguments = found.model.card.files.arguments(backbone)
     decoder = f", decoder_input_ids=torch.tensor([{decoder_start(found)}])" if decodes else ""
     code = _CODE.format(
         auto="AutoModelForSeq2SeqLM" if decodes else "AutoModelForCausalLM",
-        model=json.dumps(stock_name(result)),
-        more="".join(f", {name}={value!r}" for name, value in _arguments(found).items()),
+        model=json.dumps(stock_name(result), ensure_ascii=False),
+        more="".join(f", {name}={value!r}" for name, value in arguments.items() if value),
+        dtype=backbone.dtype,
         labels=dict(zip(result.labels, ids, strict=True)),
         fields=", ".join(FIELDS[found.plan.kind]),
         text=_text(found),
         specials=decodes,
         decoder=decoder,
     )
+    cut = _CUT.format(tokens=found.encoder.max_tokens)
     padding = _BOTH if "left" in sides else _RIGHT
-    return f"An adapter for stock peft.\n\n```python\n{code}```\n\n{padding}{'' if decodes else _SPECIALS} {_CUT}"
+    return f"An adapter for stock peft.\n\n```python\n{code}```\n\n{padding}{'' if decodes else _SPECIALS} {cut}"
 
 
 def stock_name(result: TuneResult) -> str:
@@ -83,9 +87,3 @@ def _text(found: Tuned) -> str:
     whole = put_text(found, {name: f"\0{name}\0" for name in FIELDS[found.plan.kind]})
     parts = [part if i % 2 else repr(part) for i, part in enumerate(whole.split("\0"))]
     return " + ".join(part for part in parts if part != "''")
-
-
-def _arguments(found: Tuned) -> dict[str, str]:
-    files = found.model.card.files
-    given = {"gguf_file": files.gguf, "revision": files.revision}
-    return {name: value for name, value in given.items() if value}

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 from numpy.typing import NDArray
 
+from bbtune.backbone.encoding import Encoder
 from bbtune.errors import ExportError
 from bbtune.task.task import Example
+from bbtune.tuned import Tuned
 
 _COUNT = 50
 _SENTENCE = (
@@ -26,6 +30,21 @@ def probes(kind: str, count: int = _COUNT) -> list[Example]:
     texts = [" ".join(words[i % 11 : i % 11 + 1 + i * 7 % 23]) for i in range(count)]
     others = texts[1:] + texts[:1]
     return [Example(a, b if kind == "pair" else None, 0) for a, b in zip(texts, others, strict=True)]
+
+
+def uncut(found: Tuned) -> list[Example]:
+    """Those of the texts that fit ``backbone.max_tokens`` whole: stock libraries cut none.
+
+    Raises:
+        ExportError: if none of them does.
+    """
+    encoder = found.encoder
+    endless = Encoder(found.model.card, found.plan.template, encoder.prompt, sys.maxsize)
+    fitting = [text for text in probes(found.plan.kind) if len(endless.row(text).ids) <= encoder.max_tokens]
+    if not fitting:
+        expected = "backbone.max_tokens: expected room for a few words beside prompt and template, to compare with"
+        raise ExportError(f"{expected}, got {encoder.max_tokens}; use --format safetensors")
+    return fitting
 
 
 def largest_difference(expected: NDArray[np.float32], got: NDArray[np.float32]) -> float:

@@ -14,12 +14,13 @@ from bbtune.backbone.prompted import Prompts
 from bbtune.errors import BbtuneError, ExportError
 from bbtune.evaluation.scorer import load_model
 from bbtune.exporting.card import CARD, card_of, write_card
+from bbtune.exporting.found import check_model, found_prompt
 from bbtune.exporting.probes import check_same, probes
 from bbtune.jobfile import load_job
 from bbtune.plan import Plan, Reading
 from bbtune.result import SPEC, TuneResult
 from bbtune.task.verbalizer import words_per_label
-from bbtune.tuned import Tuned, plan_here, tuned
+from bbtune.tuned import Tuned, plan_here
 
 PROMPT = "prompt.safetensors"
 _LAYER = "layer."
@@ -27,15 +28,16 @@ _USAGE = """\
 `{file}` has one float32 tensor (T, H) for each of layers {layers}: what is {how} the hidden states at the {tokens} \
 prompt positions before that layer.
 
-    bbtune predict DIR "a text"
+    bbtune predict DIR {texts}
     bbtune serve DIR
 
 or in Python, with the label logits:
 
     from bbtune.exporting.prompt_folder import read_prompt
     from bbtune.task.task import Example
-    read_prompt("DIR").label_logits([Example("a text", None, 0)])
-"""
+    read_prompt("DIR").label_logits([Example({example}, 0)])"""
+
+_ASKED = {"single": ('"a text"', '"a text", None'), "pair": (r"$'a text\tanother'", '"a text", "another"')}
 
 
 def is_prompt_folder(folder: Path) -> bool:
@@ -54,7 +56,7 @@ def write_prompt(result: TuneResult, folder: Path) -> str:
     """
     from safetensors.torch import save_file
 
-    found = tuned(result)
+    found = found_prompt(result)
     tensors = {f"{_LAYER}{layer}": prompt.cpu().contiguous() for layer, prompt in found.prompts.layers.items()}
     encoder, how = found.encoder, "put in the place of" if found.prompts.sets else "added to"
     prompt = {
@@ -67,14 +69,17 @@ def write_prompt(result: TuneResult, folder: Path) -> str:
     }
     save_file(tensors, folder / PROMPT)
     (folder / SPEC).write_text(result.spec.to_yaml(), encoding="utf-8")
-    usage = _USAGE.format(file=PROMPT, layers=prompt["layers"], how=how, tokens=encoder.prompt_length)
+    texts, example = _ASKED[found.plan.kind]
+    usage = _USAGE.format(
+        file=PROMPT, layers=prompt["layers"], how=how, tokens=encoder.prompt_length, texts=texts, example=example
+    )
     write_card(folder, card_of(result, prompt=prompt), usage)
-    texts = probes(found.plan.kind)
+    asked = probes(found.plan.kind)
     again = read_prompt(folder, found.model)
     dtype = result.spec.backbone.dtype
-    difference = check_same(found.label_logits(texts), again.label_logits(texts), dtype, "the prompt")
+    difference = check_same(found.label_logits(asked), again.label_logits(asked), dtype, "the prompt")
     size = sum(tensor.numel() for tensor in tensors.values())
-    return f"{len(tensors)} tensors, {size} numbers; read back, label logits differ by {difference:.1g} at the most"
+    return f"{size} numbers in {len(tensors)} layers; read back, label logits differ by {difference:.1g} at the most"
 
 
 def read_prompt(folder: str | Path, model: FrozenModel | None = None) -> Tuned:
@@ -95,17 +100,38 @@ def read_prompt(folder: str | Path, model: FrozenModel | None = None) -> Tuned:
         raise ExportError(f"{folder}: expected {expected}, found none")
     try:
         card, layers = json.loads((folder / CARD).read_text(encoding="utf-8")), _layers(folder / PROMPT)
-        plan, labels, prompt = _plan(folder, card), card["task"]["labels"], card["prompt"]
-        sets, shape = prompt["sets"], (len(prompt["token_ids"]), prompt["hidden_size"])
+        plan, labels, prompt = _plan(folder, card), tuple(card["task"]["labels"]), card["prompt"]
+        fingerprint, sets, token_ids = (
+            str(card["model"]["fingerprint"]),
+            bool(prompt["sets"]),
+            tuple(prompt["token_ids"]),
+        )
+        if len(labels) != len(plan.label_words):
+            raise ValueError(f"{len(labels)} labels, words of {len(plan.label_words)}")
     except BbtuneError:
         raise
     except (ValueError, KeyError, TypeError, OSError, SafetensorError) as error:
         raise ExportError(f"{folder}: the prompt cannot be read ({type(error).__name__}: {error})") from error
-    model = model or load_model(plan)
-    if model.hidden_size != shape[1] or any(tensor.shape != shape for tensor in layers.values()):
-        got = f"a model of width {model.hidden_size} and tensors {sorted({tuple(of.shape) for of in layers.values()})}"
-        raise ExportError(f"{folder}: expected prompts of shape {shape} on a model as wide, got {got}")
-    return Tuned(plan, labels, model, Prompts({n: of.to(model.device) for n, of in layers.items()}, sets))
+    here = model or load_model(plan)
+    found = Tuned(plan, labels, here, Prompts({n: of.to(here.device) for n, of in layers.items()}, sets))
+    if model is None:
+        check_model(here.card, plan.spec.backbone, fingerprint)
+    _check_fits(folder, found, token_ids)
+    return found
+
+
+def _check_fits(folder: Path, found: Tuned, token_ids: tuple[int, ...]) -> None:
+    """Refuse tensors that are not those of the job beside them.
+
+    Args:
+        token_ids: under the prompt, as the card says.
+    """
+    model, layers, ids = found.model, found.prompts.layers, found.encoder.prompt.ids
+    shape, shapes = (len(ids), model.hidden_size), {tuple(of.shape) for of in layers.values()}
+    if ids != token_ids or shapes != {shape} or not layers.keys() <= set(range(model.card.layer_count)):
+        expected = f"tensors {shape} for layers below {model.card.layer_count}, at the tokens {list(ids)}"
+        got = f"{sorted(shapes)} for layers {sorted(layers)}, at {list(token_ids)}"
+        raise ExportError(f"{folder}: expected {expected}, got {got}; {SPEC} has changed: export the run again")
 
 
 def _layers(path: Path) -> dict[int, torch.Tensor]:

@@ -37,21 +37,23 @@ def write_text(result: TuneResult, folder: Path) -> str:
     characters = CHARACTERS * spec.backbone.max_tokens
     text = (folder / PROMPT).read_bytes().decode("utf-8")
     for example in probes(reading.kind):
-        expected, got = prompt.render(example, characters), _filled(text, example.fields(), reading.preamble)
-        if expected != got:
-            raise ExportError(f"expected {PROMPT} to give the prompts of the run, for {example} it gives {got!r}")
+        expected, got = prompt.render(example, characters), _filled(text, example.fields())
+        if expected != got:  # such as where the prompt itself says {text}
+            raise ExportError(
+                f"expected {PROMPT}, with texts in the place of {' and '.join(shown.values())}, to give the prompts of "
+                f"the run, for {example} it gives {got!r}; use --format mlflow"
+            )
     answers = f" It answers with one of the label words: {_listed(result)}." if reading.label_words else ""
     fields = " and ".join(f"`{field}`" for field in shown.values())
     write_card(folder, card_of(result), _USAGE.format(file=PROMPT, fields=fields, answers=answers))
     return f"{len(text)} characters; read back, the prompts of {len(probes(reading.kind))} texts are the same"
 
 
-def _filled(text: str, fields: dict[str, str], preamble: str) -> str:
-    """The file with the texts in it; what stands before the template is left as it is."""
-    head, rest = text[: len(preamble)], text[len(preamble) :]
+def _filled(text: str, fields: dict[str, str]) -> str:
+    """The file with the texts in it, as its user would put them there."""
     for name, value in fields.items():
-        rest = rest.replace(f"{{{name}}}", value)
-    return head + rest
+        text = text.replace(f"{{{name}}}", value)
+    return text
 
 
 def _listed(result: TuneResult) -> str:

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import bbtune
-from bbtune.backbone.sources import find_model
-from bbtune.errors import ExportError
+from bbtune.backbone.sources import read_model_card
+from bbtune.errors import BbtuneError, ExportError
 from bbtune.exporting.card import card_of
+from bbtune.exporting.found import check_model
 from bbtune.exporting.probes import probes
 from bbtune.exporting.requirements import requirements
 from bbtune.learned import Learned
-from bbtune.mlflow_store import patient_mlflow, translated
+from bbtune.mlflow_store import patient_mlflow, reason
 from bbtune.predictor import Prediction, Predictor
 from bbtune.result import SPEC, TuneResult
 from bbtune.task.template import FIELDS
@@ -25,6 +30,7 @@ _SCRIPT = Path(__file__).with_name("pyfunc_model.py")
 _CHECKED = 8  # texts; an answer in words takes a second
 _EXAMPLE = 5  # of them is shown as an input
 _NEAR = 1e-4  # of probabilities
+_PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.pickle", "*.ckpt", "*.joblib")
 
 
 def write_pyfunc(result: TuneResult, folder: Path) -> str:
@@ -35,19 +41,34 @@ def write_pyfunc(result: TuneResult, folder: Path) -> str:
     Raises:
         BbtuneError: if what is read back answers otherwise, or MLflow refuses.
     """
-    with TemporaryDirectory() as stage:
+    with TemporaryDirectory(prefix=".", dir=folder.parent) as stage:  # weights may be too large for /tmp
         _save(result, folder, {name: str(path) for name, path in _staged(result, Path(stage)).items()})
     model = _loaded(folder)
-    if result.spec.backbone.api is not None:
-        return "read back; the API was not asked, which would be paid"
-    examples = probes(result.reading.kind, _CHECKED)
-    with Predictor(result) as predictor:
-        expected = predictor.predict([tuple(example.fields().values()) for example in examples])
-    _check(expected, _answers(model, [example.fields() for example in examples]))
+    with model.unwrap_python_model().predictor:
+        if result.spec.backbone.api is not None:
+            return "read back; the API was not asked, which would be paid"
+        examples = probes(result.reading.kind, _CHECKED)
+        with Predictor(result) as predictor:
+            expected = predictor.predict([tuple(example.fields().values()) for example in examples])
+        _check(expected, _answers(model, [example.fields() for example in examples]))
     return f"read back, it answers {len(examples)} texts as bbtune predict does"
 
 
-@translated
+@contextmanager
+def _translated() -> Iterator[None]:
+    """What MLflow and pandas raise, in words; no server has to do with it."""
+    try:
+        yield
+    except BbtuneError:
+        raise
+    except Exception as error:
+        raise ExportError(
+            f"MLflow cannot write the model or read it back ({type(error).__name__}: {reason(error)}); see that the "
+            "disk has room for the weights, and that MLflow is the version in constraints.txt"
+        ) from error
+
+
+@_translated()
 def _save(result: TuneResult, folder: Path, artifacts: dict[str, str]) -> None:
     mlflow = _mlflow()
     import pandas as pd
@@ -70,9 +91,13 @@ def _save(result: TuneResult, folder: Path, artifacts: dict[str, str]) -> None:
     )
 
 
-@translated
+@_translated()
 def _loaded(folder: Path) -> Any:
-    return _mlflow().pyfunc.load_model(str(folder))
+    path = list(sys.path)
+    try:
+        return _mlflow().pyfunc.load_model(str(folder))
+    finally:
+        sys.path[:] = path  # MLflow puts the folder's code there, and the folder is about to move
 
 
 def _staged(result: TuneResult, stage: Path) -> dict[str, Path]:
@@ -84,13 +109,24 @@ def _staged(result: TuneResult, stage: Path) -> dict[str, Path]:
     scheme, backbone = str(result.spec.backbone.model).partition(":")[0], result.spec.backbone
     if scheme not in ("path", "cache") or backbone.api is not None:
         return {"run": run}
-    files = find_model(backbone)
+    card = read_model_card(backbone)
+    check_model(card, backbone, result.fingerprints["model"])
+    files, kept = card.files, stage / "model"
     if files.gguf:
-        return {"run": run, "model": Path(files.name) / files.gguf}
-    weights = Path(files.name)
-    kept = stage / "model"
-    shutil.copytree(weights, kept, ignore=None if backbone.allow_pickle else shutil.ignore_patterns("*.bin", "*.pt"))
+        kept = stage / files.gguf
+        _linked(str(Path(files.name) / files.gguf), str(kept))
+    else:
+        ignored = shutil.ignore_patterns(".*", *([] if backbone.allow_pickle else _PICKLES))
+        shutil.copytree(files.name, kept, ignore=ignored, copy_function=_linked)
     return {"run": run, "model": kept}
+
+
+def _linked(source: str, target: str) -> None:
+    """One more name for a file, MLflow copies it; it refuses symbolic links, as models of the hub's cache are."""
+    try:
+        os.link(os.path.realpath(source), target)
+    except OSError:  # another disk, or somebody else's file
+        shutil.copy2(source, target)
 
 
 def _mlflow() -> Any:
@@ -102,7 +138,7 @@ def _mlflow() -> Any:
     return library
 
 
-@translated
+@_translated()
 def _answers(model: Any, fields: list[dict[str, str]]) -> list[dict[str, Any]]:
     import pandas as pd
 

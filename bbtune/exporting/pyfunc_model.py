@@ -16,14 +16,14 @@ class TunedPrompt(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
         """Load the model, once."""
         from bbtune.exporting.pyfunc import restored
 
-        self._predictor = restored(context.artifacts)
+        self.predictor = restored(context.artifacts)
 
     def predict(
         self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None
     ) -> pd.DataFrame:
         """A label, and its probability among the labels, or an answer in words, for each row of texts."""
         rows = [tuple(row) for row in model_input.itertuples(index=False)]
-        found = self._predictor.predict(rows)
+        found = self.predictor.predict(rows)
         answers = pd.DataFrame({"label": [one.label for one in found]})
         if found and found[0].probability is None:
             return answers
