@@ -77,6 +77,7 @@ HOMES = {
         "serving/ray_serve.py",
     },
     "fastapi": {"serving/app.py", "serving/refusal.py"},
+    "uvicorn": {"serving/listener.py"},
     "prometheus_client": {"serving/meters.py"},
     "cma": {"optimizers/cma.py"},
     "openai": {"endpoint/client.py"},

@@ -71,12 +71,6 @@ def is_free(port: int) -> bool:
     return True
 
 
-def free_port() -> int:
-    """A port of this machine that nothing listens on at this moment."""
-    with ExitStack() as held:
-        return _hold(held, 0)
-
-
 def by_whom(port: int) -> str:
     """`` by process 71 (nginx)``, empty where that is not to be known."""
     import psutil

@@ -12,18 +12,25 @@ from typing import Any
 
 from bbtune.errors import EvaluationError
 from bbtune.evaluation.ray_cluster import import_ray, last_line, start_here
-from bbtune.service.ports import HOST, free_port
+from bbtune.service.ports import HOST
 from bbtune.service.token import make_token
 from bbtune.serving.replica import Replica
 from bbtune.serving.settings import Front, Settings
 
-_OBJECT_STORE = 80 * 2**20  # bytes, Ray's smallest: nothing large goes through it
+_OBJECT_STORE = 80 * 2**20  # bytes, about Ray's smallest: nothing large goes through it
 _APP = "bbtune"
-_ONGOING = 10_000  # requests at a replica: its own queue, in texts, is the one that is full first
+_LATE_S = 5.0  # beyond the grace, until a replica is killed
+# What Ray and Ray Serve read when they are imported, here and in their processes.
+_ENVIRONMENT = {
+    "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",  # one event loop: the model has a thread of its own
+    "RAY_SERVE_LOG_TO_STDERR": "0",
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # as of a service: all of Ray on the loopback
+    "RAY_AUTH_MODE": "token",
+}
 
 
 @contextmanager
-def serving(settings: Settings, front: Front) -> Iterator[None]:
+def serving(settings: Settings) -> Iterator[None]:
     """Replicas that answer, until the context ends; requests under way are answered first.
 
     Raises:
@@ -31,23 +38,19 @@ def serving(settings: Settings, front: Front) -> Iterator[None]:
     """
     token = settings.folder / "ray_token"
     make_token(token)
-    os.environ.update(_environment(front) | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)})
+    os.environ.update(_ENVIRONMENT | {"RAY_AUTH_TOKEN_PATH": str(token)})
     os.environ.pop("RAY_AUTH_TOKEN", None)
     ray = import_ray()
     temp = tempfile.mkdtemp(prefix="bbs-", dir="/tmp")  # short: the path of a unix socket ends at 107
+    front = settings.front
+    size = {"object_store_memory": _OBJECT_STORE, "num_cpus": front.replicas * front.threads}
     try:
-        start_here(
-            ray,
-            object_store_memory=_OBJECT_STORE,
-            num_cpus=front.replicas * front.threads,
-            _node_ip_address=HOST,
-            _temp_dir=temp,
-        )
+        start_here(ray, **size, _node_ip_address=HOST, _temp_dir=temp)
         from ray import serve
 
         logging.getLogger("ray.serve").setLevel(logging.ERROR)
+        _deploy(serve, settings)
         try:
-            _deploy(serve, settings, front)
             yield
         finally:
             serve.delete(_APP)  # as long as requests are under way, and the grace lasts
@@ -56,54 +59,25 @@ def serving(settings: Settings, front: Front) -> Iterator[None]:
         shutil.rmtree(temp, ignore_errors=True)
 
 
-def _environment(front: Front) -> dict[str, str]:
-    """What Ray Serve reads when it is imported, here and in its processes."""
-    found = {
-        # One event loop for HTTP and app: the model has a thread of its own.
-        "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
-        "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
-        "RAY_SERVE_LOG_TO_STDERR": "0",
-        # As of a service: all of Ray on the loopback.
-        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-    }
-    if front.replicas == 1:  # it listens itself: a hop less, which costs more than the model
-        found |= {
-            "RAY_SERVE_ENABLE_DIRECT_INGRESS": "1",
-            "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(front.port),
-            "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(front.port + 1),  # the first that is not taken any more
-            "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0",
-            "RAY_SERVE_PORT_QUARANTINE_S": "0",  # whoever replaces a replica that died has its port
-        }
-    return found
-
-
-def _deploy(serve: Any, settings: Settings, front: Front) -> None:
-    from ray.serve.config import HTTPOptions
+def _deploy(serve: Any, settings: Settings) -> None:
+    """Start the replicas; Ray Serve keeps their number, they listen by themselves."""
     from ray.serve.exceptions import RayServeException
     from ray.serve.schema import LoggingConfig
 
-    class Replicas(Replica):
-        """Knows what Ray Serve calls an app."""
-
-        def __serve_build_asgi_app__(self) -> Any:
-            return self.app()
-
-    quiet = LoggingConfig(enable_access_log=False)
-    # A replica that listens itself leaves Ray's proxy a port that nobody asks.
-    port = free_port() if front.replicas == 1 else front.port
-    serve.start(http_options=HTTPOptions(host=front.host, port=port), logging_config=quiet)
+    quiet = LoggingConfig(enable_access_log=False, log_level="ERROR")
+    serve.start(proxy_location="Disabled", logging_config=quiet)
+    front: Front = settings.front
     deployment = serve.deployment(
         name="replica",
         num_replicas=front.replicas,
         ray_actor_options={"num_cpus": front.threads},
-        max_ongoing_requests=_ONGOING,
-        graceful_shutdown_timeout_s=front.grace_s,
+        graceful_shutdown_timeout_s=front.grace_s + _LATE_S,
         graceful_shutdown_wait_loop_s=0.1,
         health_check_period_s=1,
         logging_config=quiet,
     )
     try:
-        serve.run(deployment(serve.ingress()(Replicas)).bind(settings), name=_APP, logging_config=quiet)
+        serve.run(deployment(Replica).bind(settings), name=_APP, route_prefix=None, logging_config=quiet)
     except (RayServeException, RuntimeError) as error:
         raise EvaluationError(f"the server did not start: {_why(serve) or last_line(error)}") from error
 

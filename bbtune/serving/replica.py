@@ -11,28 +11,40 @@ from bbtune.serving.settings import BOOK, KEY, LOG, METERS, Settings
 
 
 class Replica:
-    """Made where it is to run.
+    """Made where it is to run, in an event loop; Ray Serve calls it.
 
     Args:
         settings: of the server.
     """
 
-    def __init__(self, settings: Settings) -> None:
-        from bbtune.serving.book import Book
-        from bbtune.serving.desk import Desk
-        from bbtune.serving.meters import Meters
+    async def __init__(self, settings: Settings) -> None:  # type: ignore[misc]  # Ray Serve awaits it
+        from bbtune.serving.listener import Listener
 
         _log_to(settings.folder / LOG)
-        self._settings = settings
-        self._meters = Meters(settings.folder / METERS)
-        self._desk = Desk(Book(settings.folder / BOOK), settings.limits, settings.threads, self._meters.batch)
+        self._listener = Listener(make(settings), settings.front)
 
-    def app(self) -> Any:
-        """The HTTP interface (ASGI)."""
-        from bbtune.serving.app import make_app
+    def check_health(self) -> None:
+        """Tell Ray Serve to start another one where this one listens no more."""
+        if self._listener.is_over:
+            raise RuntimeError("the replica no longer listens")
 
-        key = (self._settings.folder / KEY).read_text(encoding="utf-8") if self._settings.with_key else None
-        return make_app(self._desk, self._meters, key, self._settings.limits)
+    async def __del__(self) -> None:
+        """Answer what is under way."""
+        if hasattr(self, "_listener"):
+            await self._listener.stop()
+
+
+def make(settings: Settings) -> Any:
+    """The HTTP interface (ASGI) on a model with the prompts of a book."""
+    from bbtune.serving.app import make_app
+    from bbtune.serving.book import Book
+    from bbtune.serving.desk import Desk
+    from bbtune.serving.meters import Meters
+
+    meters = Meters(settings.folder / METERS)
+    desk = Desk(Book(settings.folder / BOOK), settings.limits, settings.front.threads, meters.batch)
+    key = (settings.folder / KEY).read_text(encoding="utf-8") if settings.with_key else None
+    return make_app(desk, meters, key, settings.limits)
 
 
 def _log_to(path: Path) -> None:

@@ -65,7 +65,7 @@ def up(wish: Wish, say: Say) -> Iterator[Up]:
         names, book = _filled(folder / BOOK, wish.runs), Book(folder / BOOK)
         where = _key_at(folder, wish.state, key) if wish.with_key else None
         say("starting Ray Serve and reading the model")
-        with serving(Settings(folder, wish.with_key, wish.limits, front.threads), front):
+        with serving(Settings(folder, wish.with_key, wish.limits, front)):
             try:
                 yield Up(_address(front), names, where, folder / LOG)
             finally:

