@@ -8,6 +8,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -63,7 +64,7 @@ def _translated() -> Iterator[None]:
         raise
     except Exception as error:
         raise ExportError(
-            f"MLflow cannot write the model or read it back ({type(error).__name__}: {reason(error)}); see that the "
+            f"the MLflow model cannot be written or read back ({type(error).__name__}: {reason(error)}); see that the "
             "disk has room for the weights, and that MLflow is the version in constraints.txt"
         ) from error
 
@@ -100,6 +101,7 @@ def _loaded(folder: Path) -> Any:
         sys.path[:] = path  # MLflow puts the folder's code there, and the folder is about to move
 
 
+@_translated()
 def _staged(result: TuneResult, stage: Path) -> dict[str, Path]:
     """What the model is made of, by name."""
     run = stage / "run"
@@ -116,9 +118,15 @@ def _staged(result: TuneResult, stage: Path) -> dict[str, Path]:
         kept = stage / files.gguf
         _linked(str(Path(files.name) / files.gguf), str(kept))
     else:
-        ignored = shutil.ignore_patterns(".*", *([] if backbone.allow_pickle else _PICKLES))
+        ignored = partial(_no_part, [".*", *([] if backbone.allow_pickle else _PICKLES)])
         shutil.copytree(files.name, kept, ignore=ignored, copy_function=_linked)
     return {"run": run, "model": kept}
+
+
+def _no_part(patterns: list[str], folder: str, names: list[str]) -> set[str]:
+    """What a model's folder holds beside it: pickles, checkpoints, logs; modules of a sentence encoder are numbered."""
+    others = {name for name in names if (Path(folder) / name).is_dir() and not name[0].isdigit()}
+    return shutil.ignore_patterns(*patterns)(folder, names) | others
 
 
 def _linked(source: str, target: str) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from small_task import TEXTS
+from tiny_models import save_model
 
 from bbtune import BbtuneError, api, export
 from bbtune.predictor import Predictor
@@ -53,6 +54,38 @@ def test_an_mlflow_model_has_signature_example_and_pinned_requirements(make_run,
     lines = (tmp_path / "out" / "requirements.txt").read_text().split()
     assert all(re.fullmatch(r"[\w.-]+==[\w.]+", line) for line in lines)
     assert {"torch", "transformers", "safetensors"} <= {line.partition("==")[0] for line in lines}
+
+
+def test_of_a_model_folder_its_own_files_come_along_and_nothing_else(make_job, tmp_path):
+    model = save_model("encoder", tmp_path / "model")
+    needed = {path.name for path in model.iterdir()}
+    (model / "config.json").rename(tmp_path / "blob")
+    (model / "config.json").symlink_to(tmp_path / "blob")  # as in the cache of a hub
+    for name in (".git", "checkpoint-5", "1_Pooling"):
+        (model / name).mkdir()
+        (model / name / "file.json").write_text("{}")
+    (model / "loop").symlink_to(model)
+    (model / "optimizer.pt").write_text("a pickle")
+    api.run(make_job("encoder", backbone={"model": f"path:{model}"}, budget={"evaluations": 5}), tmp_path / "run")
+    before = list(sys.path)
+    export(tmp_path / "run", "mlflow", tmp_path / "out")
+    assert sys.path == before
+    kept = tmp_path / "out" / "artifacts" / "model"
+    assert {path.name for path in kept.iterdir()} == needed | {"1_Pooling"}
+    assert not (kept / "config.json").is_symlink()
+
+
+def test_names_that_registries_do_not_take_and_servers_that_are_down_are_told_before_anything_is_written(
+    make_run, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    run = make_run("encoder", "input", tracking={"enabled": False, "experiment": "none"})
+    for name in ("o'brien", "a/b", "", "../x"):
+        with pytest.raises(BbtuneError, match="--register: expected letters, digits"):
+            export(run, "mlflow", tmp_path / "out", name)
+    with pytest.raises(BbtuneError, match="MLflow failed"):
+        export(run, "mlflow", tmp_path / "out", "fine", "http://127.0.0.1:9")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_model_is_registered_once_for_each_run_and_name(make_run, tmp_path, mlflow_database):
