@@ -8,6 +8,8 @@ The prompt file is made by benchmarks/serving.py: hidden states by layer, and em
 from __future__ import annotations
 
 import argparse
+import os
+import threading
 from typing import Any
 
 import torch
@@ -73,6 +75,7 @@ def main() -> None:
     if told.threads:
         torch.set_num_threads(told.threads)
     classifier, app = Classifier(told.model, told.prompt), FastAPI()
+    free = threading.Semaphore(max(1, (os.cpu_count() or 1) // torch.get_num_threads()))  # more would only disturb
 
     @app.get("/healthz")
     def healthz() -> str:
@@ -80,7 +83,8 @@ def main() -> None:
 
     @app.post("/v1/classify")
     def classify(body: Body) -> dict[str, Any]:
-        return {"prompt": body.prompt, "predictions": [classifier.classify(text) for text in body.texts]}
+        with free:
+            return {"prompt": body.prompt, "predictions": [classifier.classify(text) for text in body.texts]}
 
     uvicorn.run(app, port=told.port, log_level="warning", access_log=False)
 

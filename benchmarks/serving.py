@@ -81,7 +81,7 @@ def main() -> None:
             many = stack.enter_context(ours(f"bbtune serve, {len(told.runs)} prompts", told.runs, folder / "many"))
             servers += [many]
             servers += [
-                stack.enter_context(plain("plain", model, prompt, [])),
+                stack.enter_context(plain("plain, all threads", model, prompt, [])),
                 stack.enter_context(plain("plain, 1 thread", model, prompt, ["--threads", "1"])),
             ]
             scripts = {of.name: script(folder, of, told.runs if of is many else told.runs[:1]) for of in servers}

@@ -192,7 +192,7 @@ def is_up(server: Server) -> bool:
 
 
 def test_a_server_that_is_told_to_stop_answers_what_it_has_taken_and_leaves_nothing(server):
-    """Under load: every request is answered until its client is told that the server stops, or finds none; none is cut short."""
+    """Under load: every request is answered until its client is told that the server stops, or finds none."""
     begun, found = server.below(), []
 
     told = threading.Event()
