@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,41 @@ def write_prompt(result: TuneResult, folder: Path) -> str:
     return f"{size} numbers in {len(tensors)} layers; read back, label logits differ by {difference:.1g} at the most"
 
 
+@dataclass(frozen=True)
+class StoredPrompt:
+    """An exported prompt, before its model is read.
+
+    Attributes:
+        card: as it was written.
+        plan: how texts are put; without data.
+        labels: C names.
+        layers: tensors (T, H) by layer.
+        sets: whether they take the place of hidden states, or are added.
+        token_ids: under the prompt.
+        fingerprint: SHA-256 (hex) of the model's files.
+    """
+
+    folder: Path
+    card: dict[str, Any]
+    plan: Plan
+    labels: tuple[str, ...]
+    layers: dict[int, torch.Tensor]
+    sets: bool
+    token_ids: tuple[int, ...]
+    fingerprint: str
+
+    def on(self, model: FrozenModel) -> Tuned:
+        """The prompt on its model.
+
+        Raises:
+            ExportError: if the tensors are not those of the job and the model.
+        """
+        layers = {number: tensor.to(model.device) for number, tensor in self.layers.items()}
+        found = Tuned(self.plan, self.labels, model, Prompts(layers, self.sets))
+        _check_fits(self.folder, found, self.token_ids)
+        return found
+
+
 def read_prompt(folder: str | Path, model: FrozenModel | None = None) -> Tuned:
     """An exported prompt on its model; neither the run nor the task's data are needed.
 
@@ -94,30 +130,34 @@ def read_prompt(folder: str | Path, model: FrozenModel | None = None) -> Tuned:
     Raises:
         BbtuneError: if the folder holds no such prompt, or the model cannot be read or is another.
     """
-    folder = Path(folder)
+    stored = stored_prompt(Path(folder))
+    if model is not None:
+        return stored.on(model)
+    found = stored.on(load_model(stored.plan))
+    check_model(found.model.card, stored.plan.spec.backbone, stored.fingerprint)
+    return found
+
+
+def stored_prompt(folder: Path) -> StoredPrompt:
+    """An exported prompt, before its model is read.
+
+    Raises:
+        BbtuneError: if the folder holds none, or one that cannot be read.
+    """
     if not is_prompt_folder(folder):
         expected = f"a folder of bbtune export --format safetensors ({CARD}, {PROMPT}, {SPEC})"
         raise ExportError(f"{folder}: expected {expected}, found none")
     try:
-        card, layers = json.loads((folder / CARD).read_text(encoding="utf-8")), _layers(folder / PROMPT)
+        card = json.loads((folder / CARD).read_text(encoding="utf-8"))
         plan, labels, prompt = _plan(folder, card), tuple(card["task"]["labels"]), card["prompt"]
-        fingerprint, sets, token_ids = (
-            str(card["model"]["fingerprint"]),
-            bool(prompt["sets"]),
-            tuple(prompt["token_ids"]),
-        )
         if len(labels) != len(plan.label_words):
             raise ValueError(f"{len(labels)} labels, words of {len(plan.label_words)}")
+        tensors, sets, token_ids = _layers(folder / PROMPT), bool(prompt["sets"]), tuple(prompt["token_ids"])
+        return StoredPrompt(folder, card, plan, labels, tensors, sets, token_ids, str(card["model"]["fingerprint"]))
     except BbtuneError:
         raise
     except (ValueError, KeyError, TypeError, OSError, SafetensorError) as error:
         raise ExportError(f"{folder}: the prompt cannot be read ({type(error).__name__}: {error})") from error
-    here = model or load_model(plan)
-    found = Tuned(plan, labels, here, Prompts({n: of.to(here.device) for n, of in layers.items()}, sets))
-    if model is None:
-        check_model(here.card, plan.spec.backbone, fingerprint)
-    _check_fits(folder, found, token_ids)
-    return found
 
 
 def _check_fits(folder: Path, found: Tuned, token_ids: tuple[int, ...]) -> None:

@@ -15,7 +15,7 @@ from uuid import uuid4
 from bbtune.files import replaced
 
 if TYPE_CHECKING:
-    from bbtune.result import TuneResult
+    pass
 
 Version = tuple[int, int]  # inode and time of the list: it is replaced whole
 
@@ -55,23 +55,23 @@ class Book:
         """All that is on record."""
         return Page(**json.loads((self._folder / _LIST).read_text(encoding="utf-8")))
 
-    def result(self, entry: str) -> TuneResult:
-        """The result in a folder of :attr:`Page.entries`."""
-        from bbtune.result import TuneResult
-
-        return TuneResult.load(self._folder / entry)
+    def folder(self, entry: str) -> Path:
+        """Of one of :attr:`Page.entries`."""
+        return self._folder / entry
 
     def put(self, name: str, run: Path) -> None:
         """Add a prompt, or replace it.
 
         Args:
-            run: folder of a finished run.
+            run: folder of a finished run, or of an exported prompt.
         """
+        from bbtune.exporting.card import CARD
+        from bbtune.exporting.prompt_folder import PROMPT, is_prompt_folder
         from bbtune.result import LEARNED, PREDICTED, RESULT, SPEC
 
         made = uuid4().hex
         (self._folder / made).mkdir(mode=0o700)
-        for file in (SPEC, LEARNED, PREDICTED, RESULT):
+        for file in (SPEC, CARD, PROMPT) if is_prompt_folder(run) else (SPEC, LEARNED, PREDICTED, RESULT):
             shutil.copyfile(run / file, self._folder / made / file)
         with self._changed() as page:
             page.entries[name] = made

@@ -9,10 +9,9 @@ from bbtune.errors import BbtuneError, did_you_mean
 from bbtune.serving.batcher import Batcher
 from bbtune.serving.book import Book, Page, Version
 from bbtune.serving.engine import Engine, Served, Shares
+from bbtune.serving.offered import Offered, offered, offers
 from bbtune.serving.runs import check_name
 from bbtune.serving.settings import Limits
-from bbtune.storage.home import finished
-from bbtune.storage.place import place_named
 from bbtune.task.task import Example
 
 Found = Shares | BbtuneError
@@ -42,7 +41,7 @@ class Desk:
 
     def __init__(self, book: Book, limits: Limits, threads: int, batched: Callable[[int], None]) -> None:
         self._book = book
-        self.engine = Engine(book.result(next(iter(book.page().entries.values()))), threads)
+        self.engine = Engine(_offered(book, next(iter(book.page().entries.values()))), threads)
         self._prompts: dict[str, Served] = {}
         self._page = Page()
         self._version: Version | None = None
@@ -120,8 +119,8 @@ class Desk:
 
     def _copy(self, name: str, run: str) -> None:
         """Write a run into the book once it is known to be servable."""
-        with finished(place_named(run)) as (folder, result):
-            self.engine.check(result, run)
+        with offers(run) as (folder, offer):
+            self.engine.check(offer, run)
             self._book.put(name, folder)
 
     def _load(self) -> None:
@@ -131,7 +130,7 @@ class Desk:
             same = {name for name, entry in page.entries.items() if self._page.entries.get(name) == entry}
             try:
                 fresh = {
-                    name: self.engine.serve(self._book.result(entry))
+                    name: self.engine.serve(_offered(self._book, entry))
                     for name, entry in page.entries.items()
                     if name not in same
                 }
@@ -141,6 +140,10 @@ class Desk:
                 raise
             self._prompts = {name: self._prompts[name] if name in same else fresh[name] for name in page.entries}
             self._page, self._version = page, version
+
+
+def _offered(book: Book, entry: str) -> Offered:
+    return offered(book.folder(entry), entry)
 
 
 def _unknown(name: str, prompts: dict[str, Served]) -> str:

@@ -15,10 +15,10 @@ from bbtune.backbone.paths import choose_mixed
 from bbtune.backbone.products import Products, fastest_product
 from bbtune.errors import BackboneError, BbtuneError
 from bbtune.evaluation.scorer import load_model
-from bbtune.result import TuneResult
-from bbtune.serving.runs import Model, check_files, check_same, check_servable, model_of
+from bbtune.serving.offered import Offered
+from bbtune.serving.runs import check_files, check_same
 from bbtune.task.task import Example
-from bbtune.tuned import Tuned, plan_here, tuned
+from bbtune.tuned import Tuned
 
 Shares = NDArray[np.float64]
 
@@ -58,22 +58,21 @@ class Engine:
     """One model; not to be used by two threads at once.
 
     Args:
-        first: a run of the model.
+        first: a prompt of the model.
         threads: of a forward.
 
     Raises:
         BbtuneError: if the model cannot be read, or its files have changed since the run.
     """
 
-    def __init__(self, first: TuneResult, threads: int) -> None:
-        plan = plan_here(first.spec, first.reading)
-        self.identity: Model = model_of(first)
-        self._model = load_model(plan)
+    def __init__(self, first: Offered, threads: int) -> None:
+        self.identity = first.model
+        self._model = load_model(first.plan)
         torch.set_num_threads(threads)
         check_files(self._model.card, self.identity)
         weights = self._model.embeddings.dtype
         product = fastest_product(weights, self._model.device.type, threads)
-        room = min(plan.spec.backbone.max_tokens, self._model.card.positions)
+        room = min(first.plan.spec.backbone.max_tokens, self._model.card.positions)
         self._path = choose_mixed(self._model, room, Products(product, weights))
 
     @property
@@ -81,24 +80,22 @@ class Engine:
         """How texts go through the model, in words."""
         return self._path.name
 
-    def check(self, result: TuneResult, run: str) -> None:
-        """Refuse a run that cannot be served here.
+    def check(self, offer: Offered, run: str) -> None:
+        """Refuse a prompt that cannot be served here.
 
         Args:
             run: as it was named, for messages.
 
         Raises:
-            BbtuneError: if it is of another model, or has found no prompt in hidden states.
+            BbtuneError: if it is of another model.
         """
-        check_servable(result, run)
-        check_same(self.identity, result, run)
+        check_same(self.identity, offer.model, run)
 
-    def serve(self, result: TuneResult) -> Served:
+    def serve(self, offer: Offered) -> Served:
         """Put a prompt that was checked on the model."""
-        prompt = tuned(result, self._model)
+        prompt = offer.on(self._model)
         held = self._path.hold(prompt.prompts, prompt.encoder)
-        score = result.scores["tuned"].test.value
-        return Served(prompt, held, result.reading.kind, result.task, result.metric, score)
+        return Served(prompt, held, offer.plan.kind, offer.task, offer.metric, offer.score)
 
     @torch.inference_mode()
     def shares(self, asked: Sequence[tuple[Served, Example]]) -> list[Shares | BbtuneError]:

@@ -13,6 +13,7 @@ import pytest
 from fastapi.testclient import TestClient
 from served_runs import finished_run, pair_task, untuned_job
 
+from bbtune import export
 from bbtune.errors import BbtuneError
 from bbtune.result import TuneResult
 from bbtune.serving.book import Book
@@ -81,6 +82,18 @@ def test_texts_get_the_labels_and_probabilities_of_their_prompt(client, runs, na
     for said, share in zip(answer.json()["predictions"], shares, strict=True):
         np.testing.assert_allclose(list(said["probabilities"].values()), share, atol=1e-4)
         assert said["probability"] == max(said["probabilities"].values()) == said["probabilities"][said["label"]]
+
+
+def test_an_exported_prompt_is_served_beside_runs_without_its_run(tmp_path, runs):
+    export(runs["offset"], "safetensors", tmp_path / "handed")
+    app = app_of(tmp_path, {**runs, "handed": tmp_path / "handed"}, "prefix", "handed", "offset")
+    with TestClient(app, headers={"Authorization": f"Bearer {SECRET}"}) as client:
+        handed, run = (classify(client, name, "a great film", "bad").json() for name in ("handed", "offset"))
+        assert handed["predictions"] == run["predictions"]
+        listed = {one.pop("name"): one for one in client.get("/v1/prompts").json()["prompts"]}
+        assert listed["handed"] == listed["offset"]
+        assert client.put("/v1/prompts/again", json={"run": str(tmp_path / "handed")}).status_code == 201
+        assert classify(client, "again", "a great film").json()["predictions"] == run["predictions"][:1]
 
 
 def test_prompts_are_listed_with_what_one_needs_to_ask_them(client):
