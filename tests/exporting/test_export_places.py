@@ -10,7 +10,6 @@ import stat
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,8 @@ from safetensors.torch import load_file, save_file
 from tiny_models import save_model
 
 from bbtune import BbtuneError, api, export
-from bbtune.exporting.prompt_folder import read_prompt
+from bbtune.exporting.formats import FORMATS
+from bbtune.exporting.prompt_folder import read_prompt, write_prompt
 from bbtune.result import TuneResult
 
 FILES = {"README.md", "card.json", "prompt.safetensors", "spec.yaml"}
@@ -61,17 +61,15 @@ def test_a_file_and_what_is_below_one_are_no_folders(make_run, tmp_path):
     assert names(tmp_path) == {"file"}
 
 
-def test_of_two_exports_into_one_folder_one_is_kept_whole(make_run, tmp_path):
-    def outcome(_: int) -> str:
-        try:
-            return export(make_run("llama"), "safetensors", tmp_path / "out")[0]
-        except BbtuneError as error:
-            return str(error)
+def test_of_two_exports_into_one_folder_the_first_is_kept_whole(make_run, tmp_path, monkeypatch):
+    def slow(result: TuneResult, part: Path) -> str:
+        monkeypatch.setitem(FORMATS, "safetensors", write_prompt)
+        export(make_run("llama"), "safetensors", tmp_path / "out")  # another process, meanwhile
+        return write_prompt(result, part)
 
-    with ThreadPoolExecutor(2) as threads:
-        said = sorted(threads.map(outcome, range(2)), key=lambda one: "give another --to" in one)
-    assert "read back" in said[0]
-    assert "give another --to" in said[1]
+    monkeypatch.setitem(FORMATS, "safetensors", slow)
+    with pytest.raises(BbtuneError, match=r"expected a folder that can be made .*not empty.*; give another --to"):
+        export(make_run("llama"), "safetensors", tmp_path / "out")
     assert names(tmp_path) == {"out"}
     assert names(tmp_path / "out") == FILES
 
