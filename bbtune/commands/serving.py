@@ -14,7 +14,9 @@ from bbtune.commands.terminal import interrupt_once
 
 app = typer.Typer()
 
-_RUNS = "Runs or exported prompts on one model, folders or addresses; NAME=RUN names a prompt [default: the job's name]."
+_RUNS = (
+    "Runs or exported prompts on one model, folders or addresses; NAME=RUN names a prompt [default: the job's name]."
+)
 _STATE = "Folder for the key and the servers' files [default: ~/.bbtune/serve]."
 _TEXT = "The bill has the same item twice"
 

@@ -42,11 +42,17 @@ def write_pyfunc(result: TuneResult, folder: Path) -> str:
     Raises:
         BbtuneError: if what is read back answers otherwise, or MLflow refuses.
     """
+    api = result.spec.backbone.api
+    if api is not None and api.serve is not None:
+        raise ExportError(
+            f"expected an API with an address (backbone.api.base_url), got a model that is served here ({api.serve}), "
+            "which an MLflow model does not bring along; use --format text"
+        )
     with TemporaryDirectory(prefix=".", dir=folder.parent) as stage:  # weights may be too large for /tmp
         _save(result, folder, {name: str(path) for name, path in _staged(result, Path(stage)).items()})
     model = _loaded(folder)
     with model.unwrap_python_model().predictor:
-        if result.spec.backbone.api is not None:
+        if api is not None:
             return "read back; the API was not asked, which would be paid"
         examples = probes(result.reading.kind, _CHECKED)
         with Predictor(result) as predictor:

@@ -30,8 +30,6 @@ def requirements(spec: BaseJob) -> list[str]:
         names.append(name)
     if spec.backbone.model is not None and name.endswith(".gguf"):
         names += ["accelerate", "gguf"]
-    if spec.backbone.api is not None and spec.backbone.api.serve is not None:
-        names.append("xllamacpp")
     return [f"{name}=={_version(name)}" for name in sorted(names)]
 
 

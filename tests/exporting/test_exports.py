@@ -23,6 +23,7 @@ from bbtune.result import TuneResult
 from bbtune.tuned import tuned
 
 CAUSAL = ["gpt2", "opt", "gpt_neox", "llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "windowed"]
+FIRST = ["gpt2", "opt", "llama", "gemma2"]  # one of each kind; the others take a minute
 WINDOWED = ["gemma2", "gemma3_text", "windowed"]  # padding on the left takes room in the window
 
 
@@ -68,7 +69,11 @@ def test_a_prompt_in_safetensors_gives_the_label_logits_of_the_run(make_run, tmp
 
 @pytest.mark.parametrize(
     ("family", "prompt"),
-    [*((family, "prefix") for family in CAUSAL), ("gpt2", "offsets"), ("llama", "offsets"), ("llama", "some")],
+    [
+        *(pytest.param(family, "prefix", marks=[] if family in FIRST else pytest.mark.slow) for family in CAUSAL),
+        ("gpt2", "offsets"),
+        ("llama", "some"),
+    ],
 )
 def test_stock_peft_gives_the_label_logits_of_the_run(make_run, tmp_path, family, prompt):
     run = make_run(family, prompt)

@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from small_task import TEXTS
 from tiny_models import save_model
 
 from bbtune import BbtuneError, api, export
+from bbtune.endpoint_spec import ApiSpec
+from bbtune.exporting.formats import write
 from bbtune.predictor import Predictor
 from bbtune.result import TuneResult
 
@@ -99,6 +102,15 @@ def test_a_model_is_registered_once_for_each_run_and_name(make_run, tmp_path, ml
     version = client.get_model_version("tickets", "1")
     assert client.get_run(version.run_id).data.tags["bbtune.uid"]
     assert (Path(version.source.removeprefix("file://")) / "MLmodel").is_file()
+
+
+def test_a_run_whose_api_is_served_for_its_length_alone_is_refused(make_run, tmp_path):
+    result = TuneResult.load(make_run("encoder"))
+    api_spec = ApiSpec.model_validate({"serve": f"path:{tmp_path}"})
+    backbone = result.spec.backbone.model_copy(update={"api": api_spec})
+    served = replace(result, spec=result.spec.model_copy(update={"backbone": backbone}))
+    with pytest.raises(BbtuneError, match="an MLflow model does not bring along; use --format text"):
+        write(served, "mlflow", tmp_path / "out")
 
 
 def test_only_forms_that_mlflow_has_a_registry_for_are_registered(make_run, tmp_path):
