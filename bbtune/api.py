@@ -240,8 +240,8 @@ def validate(
 
     Args:
         job: path of a job file, or the job itself.
-        overrides: ``key.path=value`` each, over a job file.
-        method: another optimizer than that of a job file.
+        overrides: ``key.path=value`` each, over the job.
+        method: another one than that of the job.
         task, optimizer: as for :func:`run`.
     """
     own = Own(task, optimizer)

@@ -27,9 +27,10 @@ from bbtune.selection import Selection
 Function = Callable[[Array], NDArray[Any]]
 _SETTINGS = ("population", "sigma", "blocks", "schedule", "generations_per_visit", "restarts")
 _NEEDS_MORE = ("auto", "gauss-newton")  # than losses
+_LOSSES_ALONE = "expected an optimizer that needs losses alone, such as cma-diagonal"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Minimum:
     """The end of a search on a function.
 
@@ -72,13 +73,18 @@ def minimize(
             in the ``method`` of a job.
 
     Raises:
-        OptimizerError: for an unknown optimizer or setting, a number out of its range, or a function that gives
-            anything but P finite losses.
+        OptimizerError: for an unknown optimizer or setting, a number out of its range, a function that gives anything
+            but P finite losses, or an optimizer that stops before it has begun.
     """
     method, own = _method(optimizer, settings)
-    _check(dim=dim, layers=layers, evaluations=evaluations)
+    _check(1, dim=dim, layers=layers, evaluations=evaluations)
+    _check(0, seed=seed)
+    if not callable(function):
+        raise OptimizerError(f"expected a function of points (P, L, D), got {function!r:.80}")
     sizes = Sizes(1, 1, tuple(range(layers)), layers)
     search = Terms(method, dim, seed, evaluations, own).search(sizes)
+    if search.uses_logits:
+        raise OptimizerError(f"{method.optimizer}: {_LOSSES_ALONE}, got one that uses label logits")
     selection = Selection(search.incumbent, "loss")
     ledger = Ledger(Limits(evaluations=evaluations), sizes)
     history = []
@@ -88,8 +94,10 @@ def minimize(
                 history.append((event.cost.evaluations, event.best_loss))
             continue
         if len(history) < 2:
-            need = f"a start and a generation, {1 + search.upcoming.size}"
-            raise OptimizerError(f"evaluations: expected at least {need}, got {evaluations}")
+            need = f"evaluations: expected at least a start and a generation, {1 + search.upcoming.size}"
+            stopped = f"{method.optimizer}: expected a generation, got a reason to stop before the first"
+            enough = event.reason != "budget.evaluations"
+            raise OptimizerError(stopped if enough else f"{need}, got {evaluations}")
         return Minimum(read_only(event.z), event.dev.loss, event.cost.evaluations, event.reason, tuple(history))
     raise OptimizerError("the search ended without a reason; please report this")
 
@@ -114,9 +122,13 @@ class _Scored:
 
     def _losses(self, z: Array) -> list[float]:
         """Losses of points that are not known yet."""
-        losses = np.asarray(self._function(read_only(z)))
+        given = self._function(read_only(z))
+        expected = f"losses (P,) = ({len(z)},) of points (P, L, D) = {z.shape}, all finite numbers"
+        try:
+            losses = np.asarray(given)
+        except ValueError as error:  # of rows that differ in length
+            raise OptimizerError(f"the function: expected {expected}, got {given!r:.80}") from error
         if losses.shape != (len(z),) or losses.dtype.kind not in "iuf" or not np.isfinite(losses).all():
-            expected = f"losses (P,) = ({len(z)},) of points (P, L, D) = {z.shape}, all finite numbers"
             raise OptimizerError(f"the function: expected {expected}, got {losses!r:.80} of shape {losses.shape}")
         return [float(loss) for loss in losses]
 
@@ -131,7 +143,7 @@ def _method(optimizer: str | MakeOptimizer, settings: Mapping[str, Any]) -> tupl
     own = None if isinstance(optimizer, str) else optimizer
     named = optimizer if isinstance(optimizer, str) else own_name(optimizer)
     if named in _NEEDS_MORE:
-        raise OptimizerError(f"expected an optimizer that needs losses alone, such as cma-diagonal, got {named}")
+        raise OptimizerError(f"{_LOSSES_ALONE}, got {named}")
     if own is None:
         check_optimizer_name(named)
     try:
@@ -140,8 +152,8 @@ def _method(optimizer: str | MakeOptimizer, settings: Mapping[str, Any]) -> tupl
         raise OptimizerError("; ".join(str(fault) for fault in faults_in(error, MethodSpec))) from error
 
 
-def _check(**numbers: int) -> None:
-    """Refuse numbers below 1."""
+def _check(least: int, **numbers: object) -> None:
+    """Refuse anything but whole numbers that are large enough."""
     for name, number in numbers.items():
-        if number < 1:
-            raise OptimizerError(f"{name}: expected at least 1, got {number}")
+        if isinstance(number, bool) or not isinstance(number, int | np.integer) or number < least:
+            raise OptimizerError(f"{name}: expected a whole number, at least {least}, got {number!r:.80}")

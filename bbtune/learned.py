@@ -14,7 +14,7 @@ from bbtune.spec import BaseJob
 Arrays = Mapping[str, NDArray[Any]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Learned:
     """Enough to label new texts; the task's data are not needed.
 

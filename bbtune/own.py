@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bbtune.errors import Fault
-from bbtune.jobfile import override, parse_job, read_job
+from bbtune.errors import Fault, JobError, TaskError
+from bbtune.jobfile import override, parse_job, read_job, with_method
 from bbtune.optimizers.own import MakeOptimizer, is_own, own_name
 from bbtune.spec import BaseJob, JobSpec, merged
 from bbtune.task.data import TaskData
@@ -27,23 +27,35 @@ class Own:
     task: TaskData | None = None
     optimizer: MakeOptimizer | None = None
 
+    def __post_init__(self) -> None:
+        if self.task is not None and not isinstance(self.task, TaskData):
+            hint = "a source such as file:PATH is named in the job, as task.source"
+            raise TaskError(f"task: expected a bbtune.TaskData, got {self.task!r:.80}; {hint}")
+
     def read(
         self, job: Job, overrides: Sequence[str] = (), method: str | None = None
     ) -> tuple[BaseJob | None, list[Fault], set[str]]:
         """As :func:`bbtune.jobfile.read_job`, of any job, with what is given here named in its text.
 
         Args:
-            overrides: ``key.path=value`` each, over a job file.
-            method: another one than that of a job file.
+            overrides: ``key.path=value`` each, over the job.
+            method: another one than that of the job.
+
+        Raises:
+            JobError: for what can be no job.
         """
-        changes = self._changes()
+        changes = [*overrides, *self._changes()]
         if isinstance(job, str | Path):
-            return read_job(job, [*overrides, *changes], method)
+            return read_job(job, changes, method)
         if isinstance(job, BaseJob):
-            if not changes:
+            if not changes and method is None:
                 return job, [], set()
             job = job.model_dump(mode="json")
+        if not isinstance(job, Mapping):
+            raise JobError([Fault("job", f"expected a path, a mapping or a job, got {job!r:.80}")])
         raw = merged({}, job)
+        if method is not None:
+            raw = with_method(raw, method)
         for change in changes:
             override(raw, change)
         return parse_job(raw)

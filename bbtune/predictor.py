@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -30,6 +30,7 @@ from bbtune.run_spec import MONEY
 from bbtune.search_plan import SearchPlan, tuned_layers
 from bbtune.spec import BaseJob, JobSpec, TextJob
 from bbtune.task.metrics import Metric
+from bbtune.task.rows import half_character
 from bbtune.task.task import Example
 from bbtune.task.template import Template
 from bbtune.text_plan import TextPlan
@@ -89,6 +90,8 @@ class Predictor:
         """
         if isinstance(texts, str):
             raise BbtuneError(f"expected a list of texts, got one text; write [{texts!r}]")
+        if not isinstance(texts, Iterable):
+            raise BbtuneError(f"expected a list of texts, got {texts!r:.80}")
         examples = [self._example(text) for text in texts]
         return self._predict(examples) if examples else []
 
@@ -98,6 +101,8 @@ class Predictor:
         if len(parts) != expected or not all(isinstance(part, str) and part.strip() for part in parts):
             what = "a pair of texts, (one, other)," if expected == 2 else "one text"
             raise BbtuneError(f"expected {what} that is not empty, got {text!r}")
+        if any(half_character(part) for part in parts):
+            raise BbtuneError(f"expected text, got half a character (a lone surrogate) in {text!r}")
         clean = [" ".join(part.split()) for part in parts]  # as the rows of a task are read
         return Example(clean[0], clean[1] if expected == 2 else None, 0)
 

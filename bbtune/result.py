@@ -59,7 +59,7 @@ class Point:
     dollars: float = 0.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TuneResult(Learned):
     """The end of a run.
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from bbtune.errors import OptimizerError
 from bbtune.objective import Subset
-from bbtune.optimizers.base import Array, Optimizer, Told, Upcoming
+from bbtune.optimizers.base import Array, Optimizer, Told, Upcoming, candidates, read_only
 from bbtune.schedule import RoundRobin, Schedule
 
 
@@ -184,10 +184,13 @@ class BlockSearch:
     @staticmethod
     def _asked(optimizer: Optimizer, size: int, dim: int) -> Array:
         """Candidates (P, D) of an optimizer, which may be a user's."""
-        asked = optimizer.ask()
-        if np.shape(asked) != (size, dim) or not np.isfinite(asked).all():
-            expected = f"expected ask() to give finite candidates (P, D) = ({size}, {dim})"
-            raise OptimizerError(f"{type(optimizer).__name__}: {expected}, got shape {np.shape(asked)}")
+        name = type(optimizer).__name__
+        asked = candidates(name, optimizer.ask())
+        if asked.shape != (size, dim) or not np.isfinite(asked).all():
+            got = f"shape {asked.shape}" if asked.shape != (size, dim) else "some that are infinite or not a number"
+            raise OptimizerError(
+                f"{name}: expected ask() to give finite candidates (P, D) = ({size}, {dim}), got {got}"
+            )
         return asked
 
     def tell(self, proposal: Proposal, scores: Scored) -> None:
@@ -198,6 +201,7 @@ class BlockSearch:
             self._started, self._loss = True, float(scores.loss[0])
             return
         before = self._loss
+        read_only(scores.loss)  # a user's optimizer may be told
         self._optimizers[proposal.block].tell(scores)
         if not proposal.probing:
             self._take_up(proposal.block, proposal.z, scores)

@@ -100,6 +100,8 @@ def test_a_run_in_this_process_leaves_no_model_behind(make_job, loads, uncollect
         ([("a", "b")], r"expected one text that is not empty, got \('a', 'b'\)"),
         ([" "], "expected one text that is not empty, got ' '"),
         ([3], "expected one text that is not empty, got 3"),
+        (["\ud800"], r"half a character \(a lone surrogate\)"),
+        (None, "expected a list of texts, got None"),
     ],
 )
 def test_what_is_no_list_of_texts_is_said(finished, texts, words):
@@ -175,13 +177,41 @@ def test_a_job_that_is_checked_with_its_data_tells_what_is_wrong_with_them(job):
     assert "tickets, text 2: field 'text': expected text, got 3" in str(fault)
 
 
+@pytest.mark.parametrize("labels", [[None] * 4, [float("nan")] * 4, np.array(["a", None, "b", "a"])])
+def test_labels_that_are_missing_are_named_and_no_label_of_their_own(job, labels):
+    (fault,) = bbtune.validate(job, task=TaskData("tickets", ["one", "two", "three", "four"], labels))
+    assert "tickets, text 1: field 'label' is missing" in str(fault)
+
+
+def test_a_job_in_python_is_changed_like_a_file_and_what_is_no_job_is_said(job):
+    (fault,) = bbtune.validate(job, ["task.shots=40"], task=tickets())
+    assert "lower task.shots" in str(fault)
+    (fault,) = bbtune.validate(job, method="lora", task=tickets(), optimizer=Shrinking)
+    assert str(fault).startswith("method.optimizer: unknown key")
+    with pytest.raises(JobError, match="job: expected a path, a mapping or a job, got None"):
+        bbtune.validate(None)
+    with pytest.raises(TaskError, match=r"task: expected a bbtune.TaskData, got 'builtin:support'; a source such as"):
+        bbtune.run(job, task="builtin:support")
+
+
+def test_results_are_told_apart_and_held_in_sets(finished):
+    result = TuneResult.load(finished)
+    assert len({result, result, TuneResult.load(finished)}) == 2
+
+
 @pytest.mark.parametrize(
     ("given", "words"),
     [
         (("a b", ["x"], ["y"]), "expected a name of letters, digits"),
         (("t", ["x"], ["y", "z"]), "expected as many labels as texts, got 2 for 1 texts"),
         (("t", "x", ["y"]), "expected a list of texts and one of labels"),
-        (("t", [("x", "y", "z")], ["y"]), "a pair of texts as a tuple of two"),
+        (("t", [("x", "y", "z")], ["y"]), "t, text 0: expected a text, or a pair of texts as a tuple of two"),
+        ((3, ["x"], ["y"]), "expected a name of letters, digits"),
+        (("t", [], []), "expected at least one text, got none"),
+        (("t", None, ["y"]), "expected a list of texts and one of labels, got None"),
+        (("t", {"text": "x"}, ["y"]), "expected a list of texts and one of labels"),
+        (("t", ["x"], [["y"]]), r"t, text 0: expected a name or a number as its label, got \['y'\]"),
+        (("t", ["x"], ["y"], ["z"]), r"t test: expected \(texts, labels\), got \['z'\]"),
     ],
 )
 def test_texts_that_cannot_be_a_task_are_refused(given, words):
@@ -269,7 +299,11 @@ def test_a_search_that_learns_gets_further_than_one_that_does_not():
         ({"popultion": 3}, 'did you mean "population"'),
         ({"population": 1}, "population: expected greater than or equal to 2"),
         ({"evaluations": 20}, "evaluations: expected at least a start and a generation, 21, got 20"),
-        ({"dim": 0}, "dim: expected at least 1, got 0"),
+        ({"dim": 0}, "dim: expected a whole number, at least 1, got 0"),
+        ({"dim": 4.0}, "dim: expected a whole number, at least 1, got 4.0"),
+        ({"seed": None}, "seed: expected a whole number, at least 0, got None"),
+        ({"function": 3}, r"expected a function of points \(P, L, D\), got 3"),
+        ({"function": lambda _: [[1], [1, 2]]}, r"expected losses \(P,\) = \(1,\) .* got \[\[1\], \[1, 2\]\]"),
         ({"optimizer": lambda *_: None}, "expected a class, or a function with a name"),
         ({"optimizer": dict}, r"own:dict: expected a class, or a function, that takes \(dim, population, sigma, rng\)"),
         ({"function": lambda z: z}, r"expected losses \(P,\) = \(1,\) of points \(P, L, D\) = \(1, 3, 4\)"),
@@ -288,6 +322,28 @@ def short(dim: int, population: int, sigma: float, rng: np.random.Generator) -> 
     return made
 
 
+class Changed(Bare):
+    """A member of it is another than it must be."""
+
+    member: tuple[str, Any] = ("", None)
+
+    def __init__(self, dim: int, population_size: int, sigma: float, rng: np.random.Generator) -> None:
+        super().__init__(dim, population_size, sigma, rng)
+        setattr(self, *self.member)
+
+
+def changed(name: str, value: Any) -> type:
+    """An optimizer with one member in the place of what it must be."""
+    return type("Changed", (Changed,), {"member": (name, value)})
+
+
+class Overwriting(Shrinking):
+    """An optimizer that would change the losses it is told."""
+
+    def _tell(self, asked: Any, scores: Any, loss: Any) -> None:
+        loss[:] = 0
+
+
 def bare(dim: int, population: int, sigma: float, rng: np.random.Generator) -> Any:
     """No optimizer at all."""
     return rng
@@ -297,12 +353,23 @@ def bare(dim: int, population: int, sigma: float, rng: np.random.Generator) -> A
     ("optimizer", "words"),
     [
         (short, r"Bare: expected ask\(\) to give finite candidates \(P, D\) = \(3, 4\), got shape \(2, 4\)"),
+        (changed("ask", lambda: np.full((2, 4), np.nan)), "got some that are infinite or not a number"),
+        (changed("ask", lambda: [[1], [1, 2]]), r"Changed: expected ask\(\) to give candidates \(P, D\), got \[\[1\]"),
+        (changed("upcoming", 3), r"own:Changed: expected upcoming to be an Upcoming\(P\) .*, got 3"),
+        (changed("best", None), r"own:Changed: expected best \(D,\) = \(4,\), got None"),
+        (changed("uses_logits", True), "own:Changed: expected an optimizer that needs losses alone"),
+        (changed("stop_reasons", lambda: {"done": 1}), "own:Changed: expected a generation, got a reason to stop"),
         (bare, r"own:bare: expected uses_logits, upcoming, best, ask, tell, stop_reasons, got none of \['uses_logits'"),
     ],
 )
 def test_an_optimizer_that_is_none_is_told_what_it_lacks(optimizer, words):
     with pytest.raises(OptimizerError, match=words):
         bbtune.minimize(bowl, dim=4, layers=3, evaluations=100, optimizer=optimizer)
+
+
+def test_an_optimizer_cannot_change_the_losses_that_it_is_told():
+    with pytest.raises(ValueError, match="read-only"):
+        bbtune.minimize(bowl, dim=4, layers=3, evaluations=100, optimizer=Overwriting)
 
 
 @pytest.mark.parametrize("optimizer", [Shrinking, Bare])

@@ -125,7 +125,7 @@ class AskTell(ABC):
         if self._asked is not None:
             raise OptimizerError("expected tell() after ask(), got a second ask(); tell the scores of the last one")
         with _one_thread():
-            self._asked = read_only(np.array(self._ask(), dtype=np.float64))
+            self._asked = read_only(candidates(type(self).__name__, self._ask()))
         return self._asked
 
     def tell(self, scores: Told) -> None:
@@ -169,6 +169,18 @@ def _one_thread() -> AbstractContextManager[object]:
 @cache
 def _controller() -> ThreadpoolController:
     return ThreadpoolController()
+
+
+def candidates(optimizer: str, given: object) -> Array:
+    """What an optimizer, which may be a user's, gives as candidates: a copy in real numbers.
+
+    Raises:
+        OptimizerError: for what is no array of numbers.
+    """
+    try:
+        return np.array(given, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise OptimizerError(f"{optimizer}: expected ask() to give candidates (P, D), got {given!r:.80}") from error
 
 
 def read_only(array: Array) -> Array:

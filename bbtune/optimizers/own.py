@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from bbtune.errors import OptimizerError
-from bbtune.optimizers.base import Optimizer
+from bbtune.optimizers.base import Optimizer, Upcoming
 
 MakeOptimizer = Callable[[int, int, float, np.random.Generator], Optimizer]  # dim, population, sigma, generator
 _OWN = "own:"
@@ -56,4 +56,9 @@ def make_own(make: MakeOptimizer, dim: int, population: int, sigma: float, rng: 
     if lacking := [name for name in _MEMBERS if not hasattr(made, name)]:
         mend = "derive it from bbtune.AskTell, which has all but _ask and _tell"
         raise OptimizerError(f"{own_name(make)}: expected {', '.join(_MEMBERS)}, got none of {lacking}; {mend}")
+    if not isinstance(made.upcoming, Upcoming) or made.upcoming.size < 1:
+        wanted = "expected upcoming to be an Upcoming(P) of bbtune.optimizers.base with at least one candidate"
+        raise OptimizerError(f"{own_name(make)}: {wanted}, got {made.upcoming!r:.80}")
+    if np.shape(made.best) != (dim,):
+        raise OptimizerError(f"{own_name(make)}: expected best (D,) = ({dim},), got {made.best!r:.80}")
     return made

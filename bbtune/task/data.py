@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from math import isnan
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,8 @@ class TaskData:
         pairs: whether the texts are pairs.
 
     Raises:
-        TaskError: for a name that a job could not say, or where texts and labels differ in number.
+        TaskError: for a name that a job could not say, where texts and labels differ in number, or for a label that
+            is no name or number. An empty text, or a missing label, is a fault of the job that uses the data.
     """
 
     def __init__(
@@ -39,10 +41,12 @@ class TaskData:
         labels: Iterable[Any],
         test: tuple[Iterable[str | tuple[str, str]], Iterable[Any]] | None = None,
     ) -> None:
-        if not re.fullmatch(_NAME, name):
+        if not isinstance(name, str) or not re.fullmatch(_NAME, name):
             raise TaskError(f"expected a name of letters, digits and . _ - for the task, got {name!r}")
         self.name = name
         self.rows = _rows(name, texts, labels)
+        if test is not None and (not isinstance(test, tuple | list) or len(test) != 2):
+            raise TaskError(f"{name} test: expected (texts, labels), got {test!r:.80}")
         self.test = None if test is None else _rows(f"{name} test", *test)
         self.pairs = any("text_b" in row.values for row in [*self.rows, *(self.test or [])])
 
@@ -53,18 +57,25 @@ class TaskData:
 
 
 def _rows(place: str, texts: Iterable[str | tuple[str, str]], labels: Iterable[Any]) -> list[Row]:
-    if isinstance(texts, str) or isinstance(labels, str):
-        raise TaskError(f"{place}: expected a list of texts and one of labels, got {texts!r} and {labels!r}")
+    if any(isinstance(given, str | Mapping) or not isinstance(given, Iterable) for given in (texts, labels)):
+        raise TaskError(f"{place}: expected a list of texts and one of labels, got {texts!r:.80} and {labels!r:.80}")
     some, truths = list(texts), list(labels)
-    if len(some) != len(truths) or not some:
+    if not some:
+        raise TaskError(f"{place}: expected at least one text, got none")
+    if len(some) != len(truths):
         raise TaskError(f"{place}: expected as many labels as texts, got {len(truths)} for {len(some)} texts")
-    return [Row(f"{place}, text {i}", _values(*pair)) for i, pair in enumerate(zip(some, truths, strict=True))]
+    pairs = enumerate(zip(some, truths, strict=True))
+    return [Row(of, _values(of, *pair)) for of, pair in ((f"{place}, text {i}", pair) for i, pair in pairs)]
 
 
-def _values(text: Any, label: Any) -> dict[str, Any]:
+def _values(place: str, text: Any, label: Any) -> dict[str, Any]:
     plain = label.item() if isinstance(label, np.generic) else label
+    if plain is not None and not isinstance(plain, str | int | float):
+        raise TaskError(f"{place}: expected a name or a number as its label, got {label!r:.80}")
+    if isinstance(plain, float) and isnan(plain):  # how a data frame says that there is none
+        plain = None
     if not isinstance(text, tuple | list):
         return {"text": text, "label": plain}
     if len(text) != 2:
-        raise TaskError(f"expected a text, or a pair of texts as a tuple of two, got {text!r}")
+        raise TaskError(f"{place}: expected a text, or a pair of texts as a tuple of two, got {text!r:.80}")
     return {"text": text[0], "text_b": text[1], "label": plain}

@@ -58,7 +58,7 @@ def draw_splits(table: FewShotTable, shots: int, holdout: float, seed: int) -> t
     for label, name in enumerate(table.labels or ((None,) if pool else ())):
         of_label = [example for example in pool if example.label == label]
         order = [of_label[i] for i in rng.permutation(len(of_label))]
-        cut = 0 if test is not None else max(1, math.floor(len(order) * holdout))
+        cut = 0 if test is not None else min(len(order), max(1, math.floor(len(order) * holdout)))
         if len(order) - cut < 2 * shots:
             what = "the table" if name is None else f"label {name!r}"
             raise TaskError(

@@ -126,9 +126,14 @@ def _row_fault(row: Row, columns: Columns, fault_of: Callable[[Any], str | None]
 def _text_fault(name: str, value: Any) -> str | None:
     if not isinstance(value, str):
         return f"field {name!r}: expected text, got {value!r}"
-    if not value.isprintable() and any("\ud800" <= character <= "\udfff" for character in value):
+    if half_character(value):
         return f"field {name!r} has half a character (a lone surrogate)"
     return None if value.strip() else f"field {name!r} is empty"
+
+
+def half_character(text: str) -> bool:
+    """Whether a text has a lone surrogate, which cannot be written as UTF-8."""
+    return not text.isprintable() and any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _missing(name: str, row: Row) -> str:

@@ -232,7 +232,8 @@ def _label_reader(labels: tuple[str, ...], values: list[Any], found: tuple[str, 
     """Read labels by name; where no value is a name, by the place of the value among those found, or from 0."""
     by_name = {name: number for number, name in enumerate(labels)}
     if not any(str(value) in by_name for value in values):
-        from_0 = not values or not all(re.fullmatch(r"-?\d+", value) for value in found) or min(map(int, found)) == 0
+        numbers = bool(found) and all(re.fullmatch(r"-?\d+", value) for value in found)
+        from_0 = not values or not numbers or min(map(int, found)) == 0
         by_name = {(str(i) if from_0 else found[i]): i for i in range(len(labels))}
     return lambda value: by_name.get(str(value))
 
