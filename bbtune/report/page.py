@@ -8,6 +8,7 @@ from pathlib import Path
 from markupsafe import Markup
 
 from bbtune import html
+from bbtune.errors import BbtuneError
 from bbtune.files import replaced
 from bbtune.html import element
 from bbtune.report.changes import changes
@@ -51,14 +52,19 @@ def write_report(
         The file.
 
     Raises:
-        BbtuneError: if a place holds no finished run, or one beside was scored on another test split.
+        BbtuneError: if a place holds no finished run, one beside was scored on another test split, or the file cannot
+            be written.
     """
     place = place_named(str(run))
     subject = read_subject(place, [place_named(str(other)) for other in beside], task)
     path = _default(place) if out is None else Path(out)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replaced(path) as part:
-        part.write_text(report_html(subject), encoding="utf-8")
+    page = report_html(subject)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replaced(path) as part:
+            part.write_text(page, encoding="utf-8")
+    except OSError as error:  # a folder, or a place that is read-only
+        raise BbtuneError(f"{path}: the page cannot be written ({error.strerror}); give another file as out") from error
     return path
 
 

@@ -217,6 +217,8 @@ def test_the_command_writes_beside_the_run_or_where_it_is_told(finished: Path, t
     (tmp_path / "empty").mkdir()
     with pytest.raises(BbtuneError, match=f"expected a finished run with {RESULT}, found none"):
         write_report(tmp_path / "empty")
+    with pytest.raises(BbtuneError, match=r"empty: the page cannot be written \(Is a directory\); give another file"):
+        write_report(finished, tmp_path / "empty")
 
 
 def test_the_page_of_a_run_at_an_address_is_written_here(
