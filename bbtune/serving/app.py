@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import secrets
 from collections.abc import Callable
@@ -14,10 +15,11 @@ from fastapi_offline import FastAPIOffline
 import bbtune
 from bbtune.serving import schemas
 from bbtune.serving.desk import Desk
-from bbtune.serving.door import BodyLimit, Counted
+from bbtune.serving.door import BodyLimit, Counted, while_there
 from bbtune.serving.engine import Served, Shares
 from bbtune.serving.meters import Meters
 from bbtune.serving.refusal import Refusal, speak_plainly
+from bbtune.serving.runs import shortened
 from bbtune.serving.settings import Limits
 from bbtune.serving.texts import read_texts
 
@@ -26,7 +28,6 @@ model, and texts of different prompts share its forwards; a request names its pr
 
 Whatever is refused is refused in words: `{"error": {"message": ...}}`."""
 _KEY = "the server's key: Authorization: Bearer KEY"
-_LOOPBACK = {"127.0.0.1", "localhost", "[::1]"}
 
 _bearer = HTTPBearer(auto_error=False, description="The key, in the file that bbtune serve names.")
 
@@ -64,11 +65,18 @@ def _guard(key: str | None) -> Callable[..., Any]:
 
     async def without(request: Request) -> None:
         host = request.headers.get("host", "")
-        name = host if host.endswith("]") else host.rpartition(":")[0] or host
-        if name not in _LOOPBACK:
-            raise Refusal(403, f"an address of this machine ({', '.join(sorted(_LOOPBACK))})", repr(host))
+        if not _is_here(host if host.endswith("]") else host.rpartition(":")[0] or host):
+            raise Refusal(403, "an address of this machine (127.0.0.1, localhost, [::1])", repr(shortened(host)))
 
     return without if key is None else with_key
+
+
+def _is_here(name: str) -> bool:
+    """Whether a host's name is the loopback's; no other name is, whatever it resolves to."""
+    try:
+        return name.lower() == "localhost" or ipaddress.ip_address(name.strip("[]")).is_loopback
+    except ValueError:
+        return False
 
 
 def _responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -100,7 +108,8 @@ def _classifying(desk: Desk, meters: Meters, limits: Limits) -> APIRouter:
         """Texts are put to the model together with those of other requests; answers come in the order of the texts."""
         name, served = await desk.prompt(body.prompt)
         request.state.prompt = name
-        shares = await desk.shares(served, read_texts(body.texts, served.kind, limits))
+        examples = read_texts(body.texts, served.kind, limits)
+        shares = await while_there(request, desk.shares(served, examples))
         request.state.texts = len(shares)
         said = {"prompt": name, "predictions": [_prediction(served, of) for of in shares]}
         return Response(json.dumps(said, ensure_ascii=False), media_type="application/json")

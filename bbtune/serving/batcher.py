@@ -75,7 +75,7 @@ class Batcher(Generic[Text, Answer]):
             self._running = asyncio.create_task(self._run())
         return await request.done
 
-    async def alone(self, work: Callable[[], None]) -> None:
+    async def alone(self, work: Callable[[], object]) -> None:
         """Work that needs the model to itself, between two batches."""
         await asyncio.get_running_loop().run_in_executor(self._thread, work)
 

@@ -9,13 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from bbtune.files import replaced
-
-if TYPE_CHECKING:
-    pass
 
 Version = tuple[int, int]  # inode and time of the list: it is replaced whole
 
@@ -65,16 +61,36 @@ class Book:
         Args:
             run: folder of a finished run, or of an exported prompt.
         """
+        self.enter(name, self.copy(run))
+
+    def copy(self, run: Path) -> str:
+        """Copy what is served of a run; returns the entry, which is in no list yet.
+
+        Args:
+            run: folder of a finished run, or of an exported prompt.
+        """
         from bbtune.exporting.card import CARD
         from bbtune.exporting.prompt_folder import PROMPT, is_prompt_folder
         from bbtune.result import LEARNED, PREDICTED, RESULT, SPEC
 
         made = uuid4().hex
         (self._folder / made).mkdir(mode=0o700)
-        for file in (SPEC, CARD, PROMPT) if is_prompt_folder(run) else (SPEC, LEARNED, PREDICTED, RESULT):
-            shutil.copyfile(run / file, self._folder / made / file)
+        try:
+            for file in (SPEC, CARD, PROMPT) if is_prompt_folder(run) else (SPEC, LEARNED, PREDICTED, RESULT):
+                shutil.copyfile(run / file, self._folder / made / file)
+        except OSError:
+            self.drop(made)
+            raise
+        return made
+
+    def enter(self, name: str, entry: str) -> None:
+        """Add the prompt of an entry, or let it replace another."""
         with self._changed() as page:
-            page.entries[name] = made
+            page.entries[name] = entry
+
+    def drop(self, entry: str) -> None:
+        """Remove an entry that is in no list."""
+        shutil.rmtree(self.folder(entry), ignore_errors=True)
 
     def remove(self, name: str) -> bool:
         """Take a prompt out; whether it was there."""
@@ -97,4 +113,4 @@ class Book:
             with replaced(self._folder / _LIST) as part:
                 part.write_text(json.dumps(asdict(page), ensure_ascii=False), encoding="utf-8")
             for left in before - set(page.entries.values()):
-                shutil.rmtree(self._folder / left, ignore_errors=True)
+                self.drop(left)

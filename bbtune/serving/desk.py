@@ -10,7 +10,7 @@ from bbtune.serving.batcher import Batcher
 from bbtune.serving.book import Book, Page, Version
 from bbtune.serving.engine import Engine, Served, Shares
 from bbtune.serving.offered import Offered, offered, offers
-from bbtune.serving.runs import check_name
+from bbtune.serving.runs import check_name, shortened
 from bbtune.serving.settings import Limits
 from bbtune.task.task import Example
 
@@ -104,7 +104,13 @@ class Desk:
         """
         check_name(name)
         new = name not in await self.prompts()
-        await asyncio.to_thread(self._copy, name, run)
+        entry = await asyncio.to_thread(self._copy, run)
+        try:
+            await self._batcher.alone(lambda: self.engine.serve(_offered(self._book, entry)))
+        except BaseException:
+            self._book.drop(entry)
+            raise
+        self._book.enter(name, entry)
         await self.prompts()
         return new
 
@@ -117,11 +123,14 @@ class Desk:
         if not self._book.remove(name):
             raise UnknownPrompt(_unknown(name, await self.prompts()))
 
-    def _copy(self, name: str, run: str) -> None:
-        """Write a run into the book once it is known to be servable."""
-        with offers(run) as (folder, offer):
-            self.engine.check(offer, run)
-            self._book.put(name, folder)
+    def _copy(self, run: str) -> str:
+        """Copy a run of this model into the book; returns the entry, in no list before it has been on the model."""
+        try:
+            with offers(run) as (folder, offer):
+                self.engine.check(offer, run)
+                return self._book.copy(folder)
+        except OSError as error:
+            raise BbtuneError(f"{shortened(run)}: cannot be read ({error.strerror}); name another run") from error
 
     def _load(self) -> None:
         """Read what has changed in the book; begun anew where another replica changes it meanwhile."""
@@ -148,4 +157,5 @@ def _offered(book: Book, entry: str) -> Offered:
 
 def _unknown(name: str, prompts: dict[str, Served]) -> str:
     some = ", ".join(list(prompts)[:10]) + (" ..." if len(prompts) > 10 else "")
-    return f"expected a prompt that is served ({some or 'none is'}), got {name!r}{did_you_mean(name, list(prompts))}"
+    got = shortened(name)
+    return f"expected a prompt that is served ({some or 'none is'}), got {got!r}{did_you_mean(got, list(prompts))}"

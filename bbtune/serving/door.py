@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
+
+from fastapi import Request
 
 from bbtune.serving.meters import Meters
 from bbtune.serving.refusal import Refusal
@@ -13,6 +16,9 @@ from bbtune.serving.refusal import Refusal
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
+Outcome = TypeVar("Outcome")
+
+_GONE = 499  # as other servers count it
 
 
 class BodyLimit:
@@ -90,6 +96,26 @@ class Counted:
         finally:
             seconds = time.perf_counter() - begun
             self._meters.request(state.get("prompt", ""), status, seconds, state.get("texts", 0))
+
+
+async def while_there(request: Request, work: Awaitable[Outcome]) -> Outcome:
+    """The outcome of some work, which is given up when the client goes: nobody is there to be answered.
+
+    Args:
+        request: whose body has been read.
+
+    Raises:
+        Refusal: if the client has gone; it is for the counters.
+    """
+    asked, gone = asyncio.ensure_future(work), asyncio.ensure_future(request.receive())
+    try:
+        await asyncio.wait({asked, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not asked.done():
+            raise Refusal(_GONE, "a client that waits for the answer", "one that has gone")
+        return asked.result()
+    finally:
+        asked.cancel()
+        gone.cancel()
 
 
 class _TooLarge(Exception):

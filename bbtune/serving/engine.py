@@ -92,8 +92,17 @@ class Engine:
         check_same(self.identity, offer.model, run)
 
     def serve(self, offer: Offered) -> Served:
-        """Put a prompt that was checked on the model."""
-        prompt = offer.on(self._model)
+        """Put a prompt that was checked on the model.
+
+        Raises:
+            BbtuneError: if what was learned does not fit it.
+        """
+        try:
+            prompt = offer.on(self._model)
+        except (ArithmeticError, LookupError, TypeError, ValueError, RuntimeError) as error:
+            raise _damaged(offer.name, f"got arrays that do not fit ({type(error).__name__})") from error
+        if not all(bool(layer.isfinite().all()) for layer in prompt.prompts.layers.values()):
+            raise _damaged(offer.name, "got some that are not finite")
         held = self._path.hold(prompt.prompts, prompt.encoder)
         return Served(prompt, held, offer.plan.kind, offer.task, offer.metric, offer.score)
 
@@ -121,3 +130,7 @@ class Engine:
             logits = served.tuned.head(states[mine]).double()
             found |= zip(mine, logits.softmax(dim=-1).cpu().numpy(), strict=True)
         return [found[i] for i in range(len(rows))]
+
+
+def _damaged(name: str, got: str) -> BbtuneError:
+    return BbtuneError(f"{name}: expected numbers that make a prompt of its model, {got}; restore the run's files")

@@ -12,7 +12,7 @@ from pathlib import Path
 from bbtune.errors import BbtuneError
 from bbtune.files import locked
 from bbtune.service.token import make_token, read_token, sound_token
-from bbtune.serving.settings import KEY, LOG
+from bbtune.serving.settings import BOOK, KEY, METERS, RAY_TOKEN
 
 KEY_VARIABLE = "BBTUNE_SERVE_KEY"
 _LOCK = "lock"
@@ -57,7 +57,7 @@ def told_key() -> str | None:
 
 @contextmanager
 def server_folder(state: Path, port: int) -> Iterator[Path]:
-    """A private folder for the server of a port, empty but for its log.
+    """A private folder for the server of a port, without what an earlier one left but its log.
 
     Raises:
         BbtuneError: if another server has it.
@@ -68,9 +68,8 @@ def server_folder(state: Path, port: int) -> Iterator[Path]:
     folder.chmod(0o700)
     busy = f"{folder}: another bbtune serve has this port; take another one: --port"
     with locked(folder / _LOCK, BbtuneError(busy)):
-        for left in folder.iterdir():
-            if left.is_dir():
-                shutil.rmtree(left)
-            elif left.name not in (_LOCK, LOG):
-                left.unlink()
+        for left in (BOOK, METERS):
+            shutil.rmtree(folder / left, ignore_errors=True)
+        for left in (KEY, RAY_TOKEN):
+            (folder / left).unlink(missing_ok=True)
         yield folder

@@ -15,7 +15,7 @@ from bbtune.evaluation.ray_cluster import import_ray, last_line, start_here
 from bbtune.service.ports import HOST
 from bbtune.service.token import make_token
 from bbtune.serving.replica import Replica
-from bbtune.serving.settings import Front, Settings
+from bbtune.serving.settings import RAY_TOKEN, Front, Settings
 
 _OBJECT_STORE = 80 * 2**20  # bytes, about Ray's smallest: nothing large goes through it
 _APP = "bbtune"
@@ -36,7 +36,7 @@ def serving(settings: Settings) -> Iterator[None]:
     Raises:
         EvaluationError: if they cannot be started.
     """
-    token = settings.folder / "ray_token"
+    token = settings.folder / RAY_TOKEN
     make_token(token)
     os.environ.update(_ENVIRONMENT | {"RAY_AUTH_TOKEN_PATH": str(token)})
     os.environ.pop("RAY_AUTH_TOKEN", None)

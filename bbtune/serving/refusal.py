@@ -14,9 +14,12 @@ from starlette.exceptions import HTTPException
 from bbtune.errors import BbtuneError
 from bbtune.serving.batcher import QueueFull
 from bbtune.serving.desk import Closed, UnknownPrompt
+from bbtune.serving.runs import shortened
 
 _STATUS: dict[type[BbtuneError], int] = {QueueFull: 503, Closed: 503, UnknownPrompt: 404}
 _HEADERS: dict[int, Mapping[str, str]] = {401: {"WWW-Authenticate": "Bearer"}, 503: {"Retry-After": "1"}}
+_NO_OBJECT = "expected a JSON object in UTF-8, sent with Content-Type: application/json, got something else; see /docs"
+_FAULTS = 5  # told at once
 _log = logging.getLogger("bbtune.serving")
 
 
@@ -66,8 +69,13 @@ def speak_plainly(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     def _(request: Request, error: HTTPException) -> JSONResponse:
+        if error.status_code == HTTPStatus.BAD_REQUEST:  # what no JSON reader takes
+            return refused(error.status_code, _NO_OBJECT)
         phrase = HTTPStatus(error.status_code).phrase.lower()
-        return refused(error.status_code, f"{request.method} {request.url.path}: {phrase}; see /docs")
+        asked = f"{request.method} {shortened(request.url.path)}"
+        answer = refused(error.status_code, f"{asked}: {phrase}; see /docs")
+        answer.headers.update(error.headers or {})
+        return answer
 
     @app.exception_handler(Exception)
     def _(_: Request, error: Exception) -> JSONResponse:
@@ -76,12 +84,13 @@ def speak_plainly(app: FastAPI) -> None:
 
 
 def _in_words(error: RequestValidationError) -> str:
-    """Every fault of a body, by where it is; what came is not repeated, it may be long."""
+    """The first faults of a body, by where they are; what came is not repeated, it may be long."""
     said: dict[str, str] = {}
     for fault in error.errors():
-        where = [str(part) for part in fault["loc"][1:]]
-        if fault["type"] in ("json_invalid", "model_attributes_type"):
-            return "expected a JSON object, sent with Content-Type: application/json, got something else; see /docs"
+        where = [shortened(str(part)) for part in fault["loc"][1:]]
+        if not where or fault["type"] in ("json_invalid", "model_attributes_type"):
+            return _NO_OBJECT
         kept = where[: next((i for i, part in enumerate(where) if part.isdigit()), len(where)) + 1]
         said.setdefault(".".join(kept), fault["msg"][:1].lower() + fault["msg"][1:])
-    return "; ".join(f"{place}: {message}" for place, message in said.items()) + "; see /docs"
+    more = f"; and {len(said) - _FAULTS} more" if len(said) > _FAULTS else ""
+    return "; ".join(f"{place}: {message}" for place, message in list(said.items())[:_FAULTS]) + more + "; see /docs"

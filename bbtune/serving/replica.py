@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -47,11 +48,19 @@ def make(settings: Settings) -> Any:
     return make_app(desk, meters, key, settings.limits)
 
 
+class _Plain(logging.Formatter):
+    """Tracebacks as they are: Ray Serve replaces the print that the library's formatter uses, and garbles them."""
+
+    def formatException(self, ei: Any) -> str:
+        """A traceback."""
+        return "".join(traceback.format_exception(*ei)).rstrip()
+
+
 def _log_to(path: Path) -> None:
     """Let what goes wrong be written to a file that only its owner can read."""
     os.close(os.open(path, os.O_CREAT | os.O_APPEND, 0o600))
     handler = logging.FileHandler(path, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(process)d %(levelname)s %(message)s"))
+    handler.setFormatter(_Plain("%(asctime)s %(process)d %(levelname)s %(message)s"))
     log = logging.getLogger("bbtune.serving")
     log.addHandler(handler)
     log.propagate = False

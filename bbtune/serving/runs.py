@@ -14,6 +14,7 @@ from bbtune.serving.offered import Model, offers
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 NAME_RULE = "1 to 100 letters, digits, dots, dashes and underscores, a letter or digit first"
+_SHOWN = 100  # characters
 
 
 def check_same(model: Model, other: Model, run: str) -> None:
@@ -47,7 +48,12 @@ def check_name(name: str) -> None:
         BbtuneError: if it cannot.
     """
     if not _NAME.fullmatch(name):
-        raise BbtuneError(f"expected a name of {NAME_RULE}, got {name!r}; choose one: NAME=RUN")
+        raise BbtuneError(f"expected a name of {NAME_RULE}, got {shortened(name)!r}; choose one: NAME=RUN")
+
+
+def shortened(told: str) -> str:
+    """What somebody has sent, for messages."""
+    return told if len(told) <= _SHOWN else told[:_SHOWN] + "..."
 
 
 def fill(book: Book, told: Sequence[str]) -> tuple[str, ...]:

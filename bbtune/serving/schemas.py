@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, FailFast, Field
 
 Text = str | Annotated[list[str], Field(min_length=2, max_length=2)]
 
@@ -18,7 +18,7 @@ class Classify(BaseModel):
     )
 
     prompt: str | None = Field(None, description="Name of the prompt; may be left out where only one is served.")
-    texts: list[Text] = Field(
+    texts: Annotated[list[Text], FailFast()] = Field(  # a body has room for half a million faults
         min_length=1, description="Texts, or [text, text] each under a prompt for pairs (`kind: pair`)."
     )
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-BOOK, METERS, LOG, KEY = "book", "meters", "server.log", "key"  # in a server's folder
+BOOK, METERS, LOG, KEY, RAY_TOKEN = "book", "meters", "server.log", "key", "ray_token"  # in a server's folder
 
 
 @dataclass(frozen=True)

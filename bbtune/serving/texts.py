@@ -31,7 +31,18 @@ def _example(i: int, text: str | list[str], kind: str, most: int) -> Example:
         raise Refusal(422, expected, what, f"texts[{i}], see the prompt's kind in GET /v1/prompts")
     if (length := sum(map(len, parts))) > most:
         raise Refusal(413, f"at most {most} characters", f"{length}", f"shorten texts[{i}]")
+    if not all(map(_is_unicode, parts)):
+        raise Refusal(422, "Unicode characters", "half a surrogate pair", f"send texts[{i}] in UTF-8")
     clean = [" ".join(part.split()) for part in parts]
     if not all(clean):
         raise Refusal(422, expected, "an empty one", f"fill or leave out texts[{i}]")
     return Example(clean[0], clean[1] if kind == "pair" else None, 0)
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether it can be encoded; JSON can say halves of characters, which tokenizers do not take."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -10,16 +12,21 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fastapi import Request
 from fastapi.testclient import TestClient
+from safetensors.numpy import load_file, save_file
 from served_runs import finished_run, pair_task, untuned_job
 
 from bbtune import export
 from bbtune.errors import BbtuneError
-from bbtune.result import TuneResult
+from bbtune.result import LEARNED, TuneResult
 from bbtune.serving.book import Book
+from bbtune.serving.door import while_there
+from bbtune.serving.place import server_folder
+from bbtune.serving.refusal import Refusal
 from bbtune.serving.replica import make
 from bbtune.serving.runs import fill
-from bbtune.serving.settings import BOOK, KEY, Front, Limits, Settings
+from bbtune.serving.settings import BOOK, KEY, LOG, Front, Limits, Settings
 from bbtune.task.task import Example
 from bbtune.tuned import tuned
 
@@ -123,9 +130,9 @@ def test_without_the_key_only_health_and_the_page_are_to_be_had(client):
 
 def test_a_server_without_a_key_answers_no_page_of_another_site(tmp_path, runs):
     with TestClient(app_of(tmp_path, runs, "prefix", key=False)) as client:
-        for host in ("127.0.0.1:8000", "localhost", "[::1]:8000"):
+        for host in ("127.0.0.1:8000", "localhost", "LOCALHOST:1", "[::1]:8000", "127.0.0.2:8000"):
             assert client.get("/v1/prompts", headers={"Host": host}).status_code == 200
-        for host in ("evil.example:8000", "127.0.0.1.evil.example", ""):
+        for host in ("evil.example:8000", "127.0.0.1.evil.example", "10.0.0.1:8000", ""):
             assert "of this machine" in message(client.get("/v1/prompts", headers={"Host": host}), 403)
 
 
@@ -160,6 +167,7 @@ def test_what_is_too_large_is_refused(client):
         ({"prompt": "prefix", "texts": [["a", "b"]]}, "one text"),
         ({"prompt": "pair", "texts": ["a"]}, "a pair of texts"),
         ({"prompt": "pair", "texts": [["a", "b", "c"]]}, "texts.0"),
+        ({"prompt": "prefix", "texts": ["a"], **dict.fromkeys(map(str, range(90)), 1)}, "and 85 more"),
     ],
 )
 def test_a_body_at_fault_is_refused_in_words(client, body, said):
@@ -168,8 +176,28 @@ def test_a_body_at_fault_is_refused_in_words(client, body, said):
 
 def test_what_is_no_json_and_what_is_no_address_is_refused_in_words(client):
     assert "JSON" in message(client.post("/v1/classify", content=b"{bad"), 422)
+    json_type = {"Content-Type": "application/json"}
+    assert "JSON" in message(client.post("/v1/classify", content=b'{"prompt": "\xff"}', headers=json_type), 400)
+    assert "JSON" in message(client.post("/v1/classify"), 422)
+    half = json.dumps({"prompt": "prefix", "texts": ["good", "half \ud83d"]})  # escaped
+    assert "texts[1]" in message(client.post("/v1/classify", content=half, headers=json_type), 422)
     assert "not found" in message(client.get("/v1/nothing"), 404)
     assert "method not allowed" in message(client.get("/v1/classify"), 405)
+
+
+def test_a_refusal_is_short_whatever_it_refuses(client):
+    long = "n" * 1800
+    for answer in (
+        classify(client, long, "a"),
+        client.post("/v1/classify", json={"texts": ["a"], long: 1}),
+        client.post("/v1/classify", json={"prompt": "prefix", "texts": [1] * 600}),
+        client.delete(f"/v1/prompts/{long}"),
+        client.put(f"/v1/prompts/{long}", json={"run": "a"}),
+        client.put("/v1/prompts/a", json={"run": long}),
+        client.get(f"/{long}"),
+    ):
+        assert len(message(answer, answer.status_code)) < 400
+        assert answer.status_code in (404, 422)
 
 
 def test_a_fault_of_the_server_tells_nothing_but_that_and_its_log_why(client, caplog, monkeypatch):
@@ -204,6 +232,21 @@ def test_a_run_that_cannot_be_served_is_refused_in_words_and_changes_nothing(cli
     answer = client.put(f"/v1/prompts/{name}", json={"run": str(runs.get(run, "/nowhere"))})
     assert said in message(answer, 422)
     assert len(client.get("/v1/prompts").json()["prompts"]) == 3
+
+
+@pytest.mark.parametrize("fault", ["missing", "shape", "nan"])
+def test_a_run_whose_numbers_make_no_prompt_is_refused_and_the_others_are_served_on(client, runs, tmp_path, fault):
+    damaged = Path(shutil.copytree(runs["prefix"], tmp_path / "damaged"))
+    learned = load_file(damaged / LEARNED)
+    changed = {"missing": {}, "shape": {"z": learned["z"][..., :2].copy()}, "nan": {"z": learned["z"] * np.nan}}[fault]
+    kept = {} if fault == "missing" else learned
+    save_file({**kept, **changed}, damaged / LEARNED)
+    entries = len(list((tmp_path / BOOK).iterdir()))
+    said = message(client.put("/v1/prompts/prefix", json={"run": str(damaged)}), 422)
+    assert "expected numbers that make a prompt" in said
+    assert classify(client, "prefix", "a great film").status_code == 200
+    assert client.get("/healthz").status_code == 200
+    assert len(list((tmp_path / BOOK).iterdir())) == entries
 
 
 def test_replicas_agree_and_one_that_begins_anew_has_the_same_prompts(client, tmp_path, runs):
@@ -267,3 +310,36 @@ def test_runs_are_judged_together_before_anything_is_started(tmp_path, runs):
             fill(book, told)
     assert not (tmp_path / BOOK / "prompts.json").exists()
     assert fill(book, [str(runs["prefix"]), f"b={runs['offset']}"]) == ("tiny-bert", "b")
+
+
+def test_a_server_clears_what_an_earlier_one_left_and_nothing_else(tmp_path):
+    with server_folder(tmp_path, 8000) as folder:
+        (folder / KEY).write_text("old")
+        (folder / BOOK / "entry").mkdir(parents=True)
+        (folder / "somebody's").mkdir()
+        (folder / LOG).write_text("line")
+    with server_folder(tmp_path, 8000) as folder:
+        assert {one.name for one in folder.iterdir()} == {"lock", LOG, "somebody's"}
+        with pytest.raises(BbtuneError, match="another bbtune serve"), server_folder(tmp_path, 8000):
+            pass
+
+
+def test_texts_of_a_client_that_has_gone_are_not_put_to_the_model():
+    given_up = []
+
+    async def work() -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            given_up.append(True)
+
+    async def receive() -> dict[str, str]:
+        return {"type": "http.disconnect"}
+
+    async def asked() -> None:
+        with pytest.raises(Refusal, match="one that has gone"):
+            await while_there(Request({"type": "http"}, receive), work())
+        await asyncio.sleep(0)
+
+    asyncio.run(asked())
+    assert given_up
