@@ -24,6 +24,15 @@ from bbtune.backbone.products import Products
 from bbtune.backbone.prompted import Prompts
 
 
+def rounded(rows: int) -> int:
+    """A number of rows that is one of few, above by seven or an eighth at the most.
+
+    oneDNN makes and keeps a program for every shape of a product: milliseconds and half a MiB each.
+    """
+    step = max(8, 1 << max(0, (rows - 1).bit_length() - 4))
+    return -(-rows // step) * step
+
+
 @dataclass(frozen=True, eq=False)
 class _Group:
     """Texts of about one length, whose attention is one call.
@@ -146,9 +155,9 @@ class PackedMixed(MixedPath):
         return torch.stack([state[layout.outputs(i)].float().mean(dim=0) for i in range(len(asked))])
 
     def _embedded(self, layout: _Layout) -> Tensor:
-        """Embeddings (R, H) of the texts' own rows."""
-        state = torch.empty(
-            sum(layout.lengths), self.model.hidden_size, dtype=self._products.dtype, device=self.model.device
+        """Embeddings (R, H) of the texts' own rows, and rows of zeros behind them that nobody looks at."""
+        state = torch.zeros(
+            rounded(sum(layout.lengths)), self.model.hidden_size, dtype=self._products.dtype, device=self.model.device
         )
         for texts in layout.alike:
             asked = [layout.asked[i] for i in texts]
@@ -167,7 +176,7 @@ class PackedMixed(MixedPath):
             state = change.put(state)
         qkv = self._linear(state, of.qkv)
         seen = torch.cat([*(held.kept[layer] for held in layout.held), qkv[:, width:]])
-        mixed = torch.empty_like(state)
+        mixed = torch.zeros_like(state)
         for group in groups:
             found = self._attended(group, qkv[:, :width][group.queries], seen)
             mixed[group.queries[group.real]] = found[group.real]

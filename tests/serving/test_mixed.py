@@ -10,7 +10,7 @@ import torch
 from small_task import TEXTS
 
 from bbtune.backbone.mixed import Asked, MixedPath, StockMixed, alike
-from bbtune.backbone.mixed_encoder import PackedMixed
+from bbtune.backbone.mixed_encoder import PackedMixed, rounded
 from bbtune.backbone.paths import choose_mixed
 from bbtune.backbone.products import ONEDNN, TORCH, Products, onednn_works
 from bbtune.backbone.prompted import Prompts
@@ -164,3 +164,9 @@ def test_rows_are_grouped_so_that_little_is_padded():
     assert sorted(i for group in groups for i in group) == list(range(len(lengths)))
     assert [sorted(lengths[i] for i in group) for group in groups] == [[9, 10, 11, 12], [40], [190, 200]]
     assert max(len(group) for group in alike([200] * 100)) * 200 <= 4096
+
+
+def test_few_numbers_of_rows_are_put_to_the_model():
+    found = [rounded(rows) for rows in range(1, 8193)]
+    assert all(rows <= one <= rows + max(7, rows / 8) for rows, one in enumerate(found, start=1))
+    assert len(set(found)) < 80
