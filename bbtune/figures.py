@@ -46,6 +46,15 @@ def new_figure(width: float, height: float) -> Any:
 
 
 @contextmanager
+def as_written() -> Iterator[None]:
+    """Texts of figures that are drawn and written in this context, or function, are no formulas, ``$`` or not."""
+    from matplotlib import rc_context
+
+    with rc_context({"text.parse_math": False}):
+        yield
+
+
+@contextmanager
 def page_figure(width: float, height: float) -> Iterator[Any]:
     """An empty figure for :func:`svg`; everything is drawn and written in this context, whose look it has."""
     from matplotlib import rc_context

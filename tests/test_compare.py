@@ -241,6 +241,13 @@ def test_methods_of_one_name_are_told_apart_by_what_differs(tmp_path: Path) -> N
     assert {pair.scope for pair in comparison.pairs} >= {"toy", "second"}
 
 
+def test_dollars_in_labels_and_tasks_are_no_formulas(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", SEARCH, 0.7, task=r"a $\foo$", prompt={"text": r"costs $\frac$ or less"})
+    write_run(tmp_path / "b", SEARCH, 0.8, task=r"a $\foo$", prompt={"text": "costs $5"})
+    comparison = compare([tmp_path], out=tmp_path / "out")
+    assert r"gauss-newton (prompt.text costs $\frac$ or less)" in {row.label for row in comparison.rows}
+
+
 def test_methods_that_differ_in_much_are_told_apart_by_their_job(tmp_path: Path) -> None:
     write_run(tmp_path / "a", SEARCH, 0.7, name="small", prompt={"tokens": 10, "intrinsic_dim": 50, "place": "after"})
     write_run(tmp_path / "b", SEARCH, 0.7, name="large", prompt={"tokens": 20, "intrinsic_dim": 90})

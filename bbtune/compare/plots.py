@@ -11,7 +11,7 @@ import numpy as np
 from bbtune.compare.rows import Row
 from bbtune.compare.runs import Run
 from bbtune.compare.table import Line
-from bbtune.figures import draw_estimates, new_figure
+from bbtune.figures import as_written, draw_estimates, new_figure
 
 _MARKERS = "osD^vPX<>*"
 _GRID = 200  # places at which the curves of all seeds are read
@@ -35,6 +35,7 @@ class _Styles:
         return dict(self._styles[label])
 
 
+@as_written()
 def plot_curves(rows: Sequence[Row], labels: Sequence[str], path: Path) -> None:
     """Dev score of what would be handed out, against evaluations, examples and seconds; rows of one task.
 
@@ -113,6 +114,7 @@ def aligned(runs: Sequence[Run], spent: Callable[[Any], float]) -> tuple[Any, An
     return places, np.stack(heights)
 
 
+@as_written()
 def plot_tests(lines: Sequence[Line], references: Mapping[str, float], path: Path) -> None:
     """Test scores of one task with their intervals, the best on top; majority and zero-shot as lines."""
     shown = sorted(lines, key=lambda line: line.test.value)
@@ -130,6 +132,7 @@ def plot_tests(lines: Sequence[Line], references: Mapping[str, float], path: Pat
     figure.savefig(path, dpi=110)
 
 
+@as_written()
 def plot_profile(taus: Sequence[float], shares: Mapping[str, Sequence[float]], cells: int, path: Path) -> None:
     """Share of cells in which each method is within so many points of the best."""
     styles, figure = _Styles(list(shares)), new_figure(9, 5)

@@ -73,7 +73,7 @@ def make_rows(runs: Sequence[Run], apart: bool) -> tuple[list[Row], list[str]]:
         if len(by_seed) < len(members):
             notes.append(f"{labels[key]} on {key[0]}: several runs have the same job and seeds, the latest counts")
         rows.append(Row(labels[key], key[0], tuple(by_seed.values())))
-    found, more = stand_ins(rows)
+    found, more = _stand_ins(rows)
     return rows + found, notes + more + _of_one_draw(runs)
 
 
@@ -149,7 +149,7 @@ def _told_apart(runs: Sequence[Run]) -> list[tuple[Run, str]]:
     return list(zip(runs, names, strict=True))
 
 
-def stand_ins(rows: Sequence[Row]) -> tuple[list[Row], list[str]]:
+def _stand_ins(rows: Sequence[Row]) -> tuple[list[Row], list[str]]:
     """Rows for majority and zero-shot, as the runs of others know them, where they are not given; and notes on them."""
     found: list[Row] = []
     notes: list[str] = []
