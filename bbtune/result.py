@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from bbtune.cost import Spent
@@ -26,6 +27,8 @@ from bbtune.task.verbalizer import words_per_label
 RESULT, SPEC, JOURNAL, PLOT = "result.json", "spec.yaml", "journal.jsonl", "plot.png"
 STUDY = "study.json"
 LEARNED, PREDICTED, TRAINING = "learned.safetensors", "predicted.safetensors", "training"
+
+_LOADING = Lock()  # several threads may ask a result for the first time
 
 
 @dataclass(frozen=True)
@@ -105,7 +108,9 @@ class TuneResult(Learned):
         Raises:
             BbtuneError: for anything but a list of texts (or pairs) that are not empty.
         """
-        return self._predictor.predict(texts)
+        with _LOADING:
+            predictor = self._predictor
+        return predictor.predict(texts)
 
     @cached_property
     def _predictor(self) -> Predictor:

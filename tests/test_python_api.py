@@ -7,6 +7,7 @@ import json
 import pickle
 import re
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,17 @@ def test_a_result_labels_texts_and_loads_its_model_once(finished, loads):
     assert alone.probability == pytest.approx(first[1].probability, abs=1e-5)
     assert result.predict([]) == []
     assert len(loads) == 1
+
+
+def test_threads_share_the_model_of_a_result_and_get_what_one_alone_gets(finished, loads):
+    result, texts = TuneResult.load(finished), [f"a great film {'x ' * i}" for i in range(8)]
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(result.predict, [texts] * 4))
+    assert len(loads) == 1
+    alone = result.predict(texts)
+    for some in found:
+        assert [one.label for one in some] == [one.label for one in alone]
+        assert [one.probability for one in some] == pytest.approx([one.probability for one in alone], abs=1e-5)
 
 
 def test_a_result_that_has_loaded_its_model_is_pickled_without_it(finished):
