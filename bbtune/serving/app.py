@@ -134,8 +134,9 @@ def _prompts(desk: Desk) -> APIRouter:
     @routes.put("/v1/prompts/{name}", summary="Add a prompt, or replace it", responses=_responses(422))
     async def put(name: str, body: schemas.Run, response: Response) -> schemas.Prompt:
         """Takes effect with the next request, on all replicas at once; the server keeps a copy of the run's result."""
-        response.status_code = 201 if await desk.put(name, body.run) else 200
-        return _described(name, (await desk.prompt(name))[1], desk)
+        served, new = await desk.put(name, body.run)
+        response.status_code = 201 if new else 200
+        return _described(name, served, desk)
 
     @routes.delete("/v1/prompts/{name}", summary="Take a prompt out", responses=_responses(404))
     async def remove(name: str) -> schemas.Removed:

@@ -12,6 +12,7 @@ from bbtune.errors import BbtuneError
 
 Text = TypeVar("Text")
 Answer = TypeVar("Answer")
+Result = TypeVar("Result")
 
 
 class QueueFull(BbtuneError):
@@ -75,9 +76,9 @@ class Batcher(Generic[Text, Answer]):
             self._running = asyncio.create_task(self._run())
         return await request.done
 
-    async def alone(self, work: Callable[[], object]) -> None:
-        """Work that needs the model to itself, between two batches."""
-        await asyncio.get_running_loop().run_in_executor(self._thread, work)
+    async def alone(self, work: Callable[[], Result]) -> Result:
+        """The outcome of work that needs the model to itself, between two batches."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
     async def _run(self) -> None:
         try:

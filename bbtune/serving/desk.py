@@ -96,8 +96,8 @@ class Desk:
                 raise TextError(f"texts[{i}]: {one}")
         return [one for one in found if not isinstance(one, BbtuneError)]
 
-    async def put(self, name: str, run: str) -> bool:
-        """Add a prompt, or replace it; whether it is new.
+    async def put(self, name: str, run: str) -> tuple[Served, bool]:
+        """Add a prompt, or replace it; returns it, and whether it is new.
 
         Raises:
             BbtuneError: if the run cannot be served here.
@@ -106,13 +106,13 @@ class Desk:
         new = name not in await self.prompts()
         entry = await asyncio.to_thread(self._copy, run)
         try:
-            await self._batcher.alone(lambda: self.engine.serve(_offered(self._book, entry)))
+            served = await self._batcher.alone(lambda: self.engine.serve(_offered(self._book, entry)))
         except BaseException:
             self._book.drop(entry)
             raise
         self._book.enter(name, entry)
         await self.prompts()
-        return new
+        return served, new
 
     async def remove(self, name: str) -> None:
         """Take a prompt out; texts under it that wait are answered.

@@ -87,7 +87,7 @@ def _fill(folder: Path, runs: Sequence[str]) -> tuple[str, ...]:
 def _check(wish: Wish) -> None:
     """Faults that need no run to be read."""
     limits, host = wish.limits, wish.front.host
-    if not wish.with_key and not _is_loopback(host):
+    if not _is_loopback(host) and not wish.with_key:
         why = "without a key anybody who reaches the server can use it and change its prompts"
         raise BbtuneError(f"--no-key: expected a host of the loopback, such as 127.0.0.1, got {host}; {why}")
     if limits.waiting_texts < limits.texts:

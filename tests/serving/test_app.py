@@ -26,7 +26,8 @@ from bbtune.serving.place import server_folder
 from bbtune.serving.refusal import Refusal
 from bbtune.serving.replica import make
 from bbtune.serving.runs import fill
-from bbtune.serving.settings import BOOK, KEY, LOG, Front, Limits, Settings
+from bbtune.serving.server import up
+from bbtune.serving.settings import BOOK, KEY, LOG, Front, Limits, Settings, Wish
 from bbtune.task.task import Example
 from bbtune.tuned import tuned
 
@@ -343,3 +344,11 @@ def test_texts_of_a_client_that_has_gone_are_not_put_to_the_model():
 
     asyncio.run(asked())
     assert given_up
+
+
+@pytest.mark.parametrize(("host", "key", "said"), [("0.0.0.0", False, "--no-key"), ("here", True, "an IP address")])
+def test_a_host_that_cannot_be_is_refused_before_anything_is_started(tmp_path, host, key, said):
+    wish = Wish(["a"], replace(Front(), host=host), Limits(), tmp_path / "state", with_key=key)
+    with pytest.raises(BbtuneError, match=said), up(wish, print):
+        pass
+    assert not (tmp_path / "state").exists()
