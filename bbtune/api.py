@@ -274,6 +274,8 @@ def _check_memory(card: Card, spec: BaseJob) -> None:
 
 def _refuse_used(home: Home) -> None:
     folder, place = home.path, home.place
+    if folder.is_file():
+        raise BbtuneError(f"{place} is a file, expected a folder for the run; give another --out")
     if (folder / RESULT).is_file():
         raise BbtuneError(f"{place} holds a finished run; read it with bbtune show {place}, or give another --out")
     if (folder / JOURNAL).is_file() and (folder / JOURNAL).stat().st_size:

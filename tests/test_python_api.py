@@ -206,6 +206,12 @@ def test_a_job_in_python_is_changed_like_a_file_and_what_is_no_job_is_said(job):
         bbtune.run(job, task="builtin:support")
 
 
+def test_a_file_in_the_place_of_a_run_folder_is_said(job, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(BbtuneError, match="file is a file, expected a folder for the run"):
+        bbtune.run(job, tmp_path / "file", task=tickets())
+
+
 def test_results_are_told_apart_and_held_in_sets(finished):
     result = TuneResult.load(finished)
     assert len({result, result, TuneResult.load(finished)}) == 2
