@@ -109,7 +109,7 @@ def _classifying(desk: Desk, meters: Meters, limits: Limits) -> APIRouter:
         name, served = await desk.prompt(body.prompt)
         request.state.prompt = name
         examples = read_texts(body.texts, served.kind, limits)
-        shares = await while_there(request, desk.shares(served, examples))
+        shares = await while_there(request.receive, desk.shares(served, examples))
         request.state.texts = len(shares)
         said = {"prompt": name, "predictions": [_prediction(served, of) for of in shares]}
         return Response(json.dumps(said, ensure_ascii=False), media_type="application/json")

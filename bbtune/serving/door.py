@@ -8,8 +8,6 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import suppress
 from typing import Any, TypeVar
 
-from fastapi import Request
-
 from bbtune.serving.meters import Meters
 from bbtune.serving.refusal import Refusal
 
@@ -98,16 +96,16 @@ class Counted:
             self._meters.request(state.get("prompt", ""), status, seconds, state.get("texts", 0))
 
 
-async def while_there(request: Request, work: Awaitable[Outcome]) -> Outcome:
+async def while_there(receive: Receive, work: Awaitable[Outcome]) -> Outcome:
     """The outcome of some work, which is given up when the client goes: nobody is there to be answered.
 
     Args:
-        request: whose body has been read.
+        receive: of a request whose body has been read.
 
     Raises:
         Refusal: if the client has gone; it is for the counters.
     """
-    asked, gone = asyncio.ensure_future(work), asyncio.ensure_future(request.receive())
+    asked, gone = asyncio.ensure_future(work), asyncio.ensure_future(receive())
     try:
         await asyncio.wait({asked, gone}, return_when=asyncio.FIRST_COMPLETED)
         if not asked.done():

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fastapi import Request
 from fastapi.testclient import TestClient
 from safetensors.numpy import load_file, save_file
 from served_runs import finished_run, pair_task, untuned_job
@@ -339,7 +338,7 @@ def test_texts_of_a_client_that_has_gone_are_not_put_to_the_model():
 
     async def asked() -> None:
         with pytest.raises(Refusal, match="one that has gone"):
-            await while_there(Request({"type": "http"}, receive), work())
+            await while_there(receive, work())
         await asyncio.sleep(0)
 
     asyncio.run(asked())
