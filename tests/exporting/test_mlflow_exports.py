@@ -95,11 +95,11 @@ def test_a_model_is_registered_once_for_each_run_and_name(make_run, tmp_path, ml
     import mlflow
 
     run = make_run("encoder", "some", tracking={"enabled": False, "experiment": "exports", "uri": mlflow_database})
-    first = export(run, "mlflow", tmp_path / "a", "tickets", mlflow_database)
-    again = export(run, "mlflow", tmp_path / "b", "tickets", mlflow_database)
-    assert first[-1] == again[-1] == "registered: models:/tickets/1"
+    first = export(run, "mlflow", tmp_path / "a", "exported-tickets", mlflow_database)
+    again = export(run, "mlflow", tmp_path / "b", "exported-tickets", mlflow_database)
+    assert first[-1] == again[-1] == "registered: models:/exported-tickets/1"
     client = mlflow.MlflowClient(mlflow_database)
-    version = client.get_model_version("tickets", "1")
+    version = client.get_model_version("exported-tickets", "1")
     assert client.get_run(version.run_id).data.tags["bbtune.uid"]
     assert (Path(version.source.removeprefix("file://")) / "MLmodel").is_file()
 
