@@ -6,6 +6,7 @@ import ipaddress
 import json
 import secrets
 from collections.abc import Callable
+from pathlib import PurePath
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
@@ -48,7 +49,7 @@ def make_app(desk: Desk, meters: Meters, key: str | None, limits: Limits) -> Fas
     speak_plainly(app)
     app.include_router(_open(desk))
     app.include_router(_classifying(desk, meters, limits), dependencies=[Depends(_guard(key))])
-    app.include_router(_prompts(desk), dependencies=[Depends(_guard(key))])
+    app.include_router(_prompts(desk, key is not None), dependencies=[Depends(_guard(key))])
     app.include_router(_metrics(desk, meters), dependencies=[Depends(_guard(key))])
     app.add_middleware(BodyLimit, most=limits.body_bytes)
     app.add_middleware(Counted, meters=meters)
@@ -123,7 +124,12 @@ def _prediction(served: Served, shares: Shares) -> dict[str, Any]:
     return {"label": label, "probability": by_label[label], "probabilities": by_label}
 
 
-def _prompts(desk: Desk) -> APIRouter:
+def _prompts(desk: Desk, fetches: bool) -> APIRouter:
+    """Routes of prompts.
+
+    Args:
+        fetches: whether runs may lie at addresses, which the server asks with the credentials of its environment.
+    """
     routes = APIRouter(tags=["prompts"])
 
     @routes.get("/v1/prompts", summary="All prompts", responses=_responses())
@@ -134,6 +140,7 @@ def _prompts(desk: Desk) -> APIRouter:
     @routes.put("/v1/prompts/{name}", summary="Add a prompt, or replace it", responses=_responses(422))
     async def put(name: str, body: schemas.Run, response: Response) -> schemas.Prompt:
         """Takes effect with the next request, on all replicas at once; the server keeps a copy of the run's result."""
+        _check_place(body.run, fetches)
         served, new = await desk.put(name, body.run)
         response.status_code = 201 if new else 200
         return _described(name, served, desk)
@@ -145,6 +152,16 @@ def _prompts(desk: Desk) -> APIRouter:
         return schemas.Removed(removed=name)
 
     return routes
+
+
+def _check_place(run: str, fetches: bool) -> None:
+    """Refuse what means one thing to the client and another to the server."""
+    if "://" in run:
+        if not fetches:
+            why = "a server without a key fetches nothing for whoever asks it"
+            raise Refusal(422, "a folder of the server's machine", "an address", why)
+    elif not PurePath(run).is_absolute():
+        raise Refusal(422, "the whole path of a folder on the server's machine", repr(shortened(run)))
 
 
 def _described(name: str, served: Served, desk: Desk) -> schemas.Prompt:

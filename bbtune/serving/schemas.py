@@ -61,7 +61,7 @@ class Run(BaseModel):
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"run": "/srv/runs/support-v2"}]})
 
-    run: str = Field(min_length=1, description="Folder of a finished run on the server's machine, or its address.")
+    run: str = Field(min_length=1, description="Whole path of a finished run on the server's machine, or its address.")
 
 
 class Removed(BaseModel):

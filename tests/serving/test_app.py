@@ -136,6 +136,17 @@ def test_a_server_without_a_key_answers_no_page_of_another_site(tmp_path, runs):
             assert "of this machine" in message(client.get("/v1/prompts", headers={"Host": host}), 403)
 
 
+def test_a_run_is_named_by_its_whole_path_and_fetched_from_an_address_for_those_with_the_key_alone(
+    client, tmp_path, runs
+):
+    told = message(client.put("/v1/prompts/new", json={"run": "runs/a"}), 422)
+    assert told == "expected the whole path of a folder on the server's machine, got 'runs/a'"
+    assert "got an address" not in message(client.put("/v1/prompts/new", json={"run": "nothing://a"}), 422)
+    (tmp_path / "open").mkdir()
+    with TestClient(app_of(tmp_path / "open", runs, "prefix", key=False), base_url=LOCAL) as opened:
+        assert "got an address" in message(opened.put("/v1/prompts/new", json={"run": "nothing://a"}), 422)
+
+
 def test_the_prompt_may_be_left_out_where_only_one_is_served(client):
     assert "expected a name" in message(classify(client, None, "a"), 422)
     for name in ("offset", "pair"):
