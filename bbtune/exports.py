@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from bbtune.storage.home import fetched
 from bbtune.storage.place import place_named
 from bbtune.tracking import record_uri
 
+_REGISTERED = ("mlflow", "text")  # forms
 _NAME = re.compile(r"\w[\w.-]{0,255}", re.ASCII)  # of a prompt; of a model MLflow would take more
 
 
@@ -50,7 +50,12 @@ def export(
         store = Store(tracking_uri or record_uri(path, result.spec))
         said = f"{to}: {form}, {write(result, form, to)}"
         try:
-            return [said, f"registered: {_REGISTRIES[form](store, run_id, path, Path(to), register_as)}"]
+            if form == "mlflow":
+                where = register_model(store, run_id, Path(to), register_as)
+            else:
+                prompt = tuned_prompt(result, read_journal(path / JOURNAL)[0]["uid"])
+                where = register(store, run_id, replace(prompt, name=register_as))
+            return [said, f"registered: {where}"]
         except TrackingError as error:
             again = f"{to} is written; export again to another --to once this is mended"
             raise TrackingError(f"{register_as} is not registered: {error}; {again}") from error
@@ -60,23 +65,8 @@ def _check_registered(form: str, name: str | None) -> None:
     """Refuse what MLflow's registries do not take, before anything is done."""
     if name is None:
         return
-    if form not in _REGISTRIES:
-        expected = f"expected --format {' or '.join(_REGISTRIES)} with --register"
+    if form not in _REGISTERED:
+        expected = f"expected --format {' or '.join(_REGISTERED)} with --register"
         raise ExportError(f"{expected}, for the others MLflow has no registry, got {form}")
     if not _NAME.fullmatch(name):
         raise ExportError(f"--register: expected letters, digits, dots, dashes and underscores, got {name!r}")
-
-
-def _registered_model(store: Store, run_id: str, run: Path, exported: Path, name: str) -> str:
-    return register_model(store, run_id, exported, name)
-
-
-def _registered_prompt(store: Store, run_id: str, run: Path, exported: Path, name: str) -> str:
-    uid = read_journal(run / JOURNAL)[0]["uid"]
-    return register(store, run_id, replace(tuned_prompt(TuneResult.load(run), uid), name=name))
-
-
-_REGISTRIES: dict[str, Callable[[Store, str, Path, Path, str], str]] = {
-    "mlflow": _registered_model,
-    "text": _registered_prompt,
-}

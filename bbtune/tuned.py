@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from bbtune.backbone.encoding import Encoder
 from bbtune.backbone.frozen import FrozenModel
-from bbtune.backbone.packing import chunks
 from bbtune.backbone.prompted import Prompts
+from bbtune.backbone.replay import ReplayStack
 from bbtune.baselines.prompts import DeepPrompts, LowRankPrompt, PromptLearner, PromptTuning
 from bbtune.errors import BbtuneError
 from bbtune.evaluation.scorer import label_head, load_model, sorted_rows
@@ -24,7 +24,6 @@ from bbtune.spec import BaseJob, BaselineJob, JobSpec
 from bbtune.task.task import Example
 from bbtune.task.template import Template
 
-_ROWS = 16  # of a batch
 # Baselines that learn hidden states; what the others learn is no prompt of this kind.
 _TRAINED: dict[str, Callable[[Plan, FrozenModel], PromptLearner]] = {
     "prompt-tuning": PromptTuning,
@@ -60,12 +59,10 @@ class Tuned:
     def label_logits(self, examples: Sequence[Example]) -> NDArray[np.float32]:
         """Label logits (N, C), by the stock layers: what faster ways and exports are measured against."""
         rows, order = sorted_rows(self.encoder, examples)
-        hidden = self.encoder.prompt_length if self.prompts.sets else 0
+        stock = ReplayStack(self.model, self.encoder, "what other paths are measured against")
+        states = stock.read_once(rows, self.encoder.prompt_length, self.prompts.sets, self.prompts)[0]
         found = np.empty((len(rows), len(self.labels)), dtype=np.float32)
-        for some in chunks(len(rows), _ROWS):
-            batch = self.encoder.batch(rows[some])
-            states = self.model.states(batch, self.prompts)
-            found[order[some]] = self.head(self.model.readout(batch, states, hidden)).float().cpu().numpy()
+        found[order] = self.head(states).float().cpu().numpy()
         return found
 
 

@@ -87,7 +87,9 @@ class StockMixed(MixedPath):
 
     def _batch(self, asked: Sequence[Asked]) -> Tensor:
         batch = asked[0].held.encoder.batch([one.row for one in asked])
-        changes = [self._change(asked, layer) for layer in range(len(self.model.layers))]
+        places = [torch.arange(one.held.tokens) + one.row.prompt for one in asked]
+        at = [(torch.full_like(place, i), place) for i, place in enumerate(places)]
+        changes = [self._change(asked, at, layer) for layer in range(len(self.model.layers))]
 
         def change(layer: int, hidden: Tensor) -> Tensor:
             return hidden if (of := changes[layer]) is None else of.put(hidden)
@@ -95,15 +97,10 @@ class StockMixed(MixedPath):
         hidden = torch.tensor([one.held.hidden for one in asked])
         return self.model.readout(batch, self.model.changed(batch, change), hidden)
 
-    def _change(self, asked: Sequence[Asked], layer: int) -> Change | None:
-        starts = [i for i, one in enumerate(asked) if layer in one.held.prompts.layers]
-        places = [torch.arange(one.held.tokens) + one.row.prompt for one in asked]
-        return change_of(
-            [(torch.full_like(places[i], i), places[i]) for i in starts],
-            [asked[i].held.prompts for i in starts],
-            layer,
-            self.model.device,
-        )
+    def _change(self, asked: Sequence[Asked], at: Sequence[tuple[Tensor, ...]], layer: int) -> Change | None:
+        """What the prompts that have the layer put into its input, at their places."""
+        putting = [i for i, one in enumerate(asked) if layer in one.held.prompts.layers]
+        return change_of([at[i] for i in putting], [asked[i].held.prompts for i in putting], layer, self.model.device)
 
 
 @dataclass(frozen=True, eq=False)

@@ -140,7 +140,7 @@ class PackedMixed(MixedPath):
             return super().hold(prompts, encoder)
         dtype, kept = self._products.dtype, []
         for layer, of in enumerate(self._layers):
-            kept.append(self._linear(prompts.layers[layer].to(dtype), self._keys_values(of)))
+            kept.append(self._linear(prompts.layers[layer].to(dtype), of.keys_values))
         return Held(prompts, encoder, tuple(kept))
 
     @torch.inference_mode()
@@ -184,15 +184,14 @@ class PackedMixed(MixedPath):
 
     def _last(self, layout: _Layout, state: Tensor) -> Tensor:
         """The last layer at the positions read, (N, H)."""
-        layer, width = len(self._layers) - 1, self.model.hidden_size
+        layer = len(self._layers) - 1
         of = self._layers[layer]
         if (change := layout.change(layer)) is not None:
             state = change.put(state)
-        own = self._linear(state, self._keys_values(of))
+        own = self._linear(state, of.keys_values)
         seen = torch.cat([*(held.kept[layer] for held in layout.held), own])
         read = state[[layout.read(i) for i in range(len(layout.asked))]]
-        weight, bias = of.qkv
-        q = self._linear(read, (weight[:width], None if bias is None else bias[:width]))
+        q = self._linear(read, of.queries)
         mixed = torch.empty_like(q)
         for group in layout.groups(read=True):
             mixed[group.texts] = self._attended(group, q[group.texts][:, None], seen)[:, 0]
@@ -203,11 +202,6 @@ class PackedMixed(MixedPath):
         size = q.shape[-1] // self._heads
         k, v = seen[group.keys].view(*group.keys.shape, 2, self._heads, size).unbind(2)
         return attention(q.reshape(*q.shape[:2], self._heads, size), k, v, group.mask)
-
-    def _keys_values(self, of: PostNormLayer) -> Weights:
-        weight, bias = of.qkv
-        width = self.model.hidden_size
-        return weight[width:], None if bias is None else bias[width:]
 
     def _linear(self, x: Tensor, weights: Weights) -> Tensor:
         return self._products.linear(x, *weights)

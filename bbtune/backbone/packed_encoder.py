@@ -118,8 +118,7 @@ class PackedEncoder(Stack):
         qkv = qkv.expand(count, -1, -1).view(count, -1, 3, self._heads, width // self._heads)
         before: Tensor | None = None
         if prefix is not None:
-            bias = None if of.qkv[1] is None else of.qkv[1][width:]
-            before = self._linear(prefix, (of.qkv[0][width:], bias)).view(len(prefix), -1, 2, *qkv.shape[3:])
+            before = self._linear(prefix, of.keys_values).view(len(prefix), -1, 2, *qkv.shape[3:])
         mixed = qkv.new_empty(count, packed.packing.rows, width)
         for run in packed.packing.runs:
             rows = run.split(qkv)

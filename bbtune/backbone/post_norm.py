@@ -37,6 +37,7 @@ class PostNormLayer:
 
     Attributes:
         qkv: query, key and value as one product (3H, H).
+        queries, keys_values: parts of it (H, H) and (2H, H).
     """
 
     def __init__(self, layer: Any, names: PostNorm, dtype: torch.dtype) -> None:
@@ -44,6 +45,10 @@ class PostNormLayer:
             return attrgetter(name)(layer)
 
         self.qkv = fused([part(names.query), part(names.key), part(names.value)])
+        weight, bias = self.qkv
+        width = weight.shape[1]
+        self.queries: Weights = weight[:width], None if bias is None else bias[:width]
+        self.keys_values: Weights = weight[width:], None if bias is None else bias[width:]
         self.out, self.up, self.down = (
             (linear.weight, linear.bias) for linear in (part(names.out), part(names.up), part(names.down))
         )

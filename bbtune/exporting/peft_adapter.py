@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from bbtune.backbone.packing import chunks
 from bbtune.baselines.learner import import_peft
 from bbtune.errors import ExportError
 from bbtune.exporting.card import card_of, write_card
@@ -92,12 +93,14 @@ def stock_logits(found: Tuned, adapter: Any, examples: Sequence[Example], side: 
         side: ``"right"`` or ``"left"``, where texts are padded; on the left with the positions that
             ``generate`` of transformers gives.
     """
-    parts = [_batch_logits(found, adapter, examples[i : i + _ROWS], side) for i in range(0, len(examples), _ROWS)]
-    return np.concatenate(parts)
+    ids = _label_ids(found)
+    logits = torch.cat([_read(found, adapter, examples[some], side) for some in chunks(len(examples), _ROWS)])
+    return torch.stack([logits[:, of].logsumexp(dim=1) for of in ids], dim=1).cpu().numpy()
 
 
 @torch.inference_mode()
-def _batch_logits(found: Tuned, adapter: Any, examples: Sequence[Example], side: str) -> NDArray[np.float32]:
+def _read(found: Tuned, adapter: Any, examples: Sequence[Example], side: str) -> Tensor:
+    """Logits (B, V) at the position that is read."""
     card, device = found.model.card, found.model.device
     decodes = card.kind == "seq2seq-lm"
     texts = [put_text(found, example.fields()) for example in examples]
@@ -114,8 +117,7 @@ def _batch_logits(found: Tuned, adapter: Any, examples: Sequence[Example], side:
         warnings.simplefilter("ignore")  # prompt tuning says that it leaves positions out
         logits: Tensor = adapter(**asked).logits.float()
     virtual = 0 if decodes else logits.shape[1] - ids.shape[1]  # prompt tuning answers at its own positions, too
-    at = logits[torch.arange(len(rows)), read.cpu() + virtual]
-    return torch.stack([at[:, of].logsumexp(dim=1) for of in _label_ids(found)], dim=1).cpu().numpy()
+    return logits[torch.arange(len(rows)), read.cpu() + virtual]
 
 
 def _padded(rows: Sequence[list[int]], padding: int, side: str) -> tuple[Tensor, Tensor]:

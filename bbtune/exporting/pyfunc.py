@@ -8,6 +8,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -21,7 +22,6 @@ from bbtune.exporting.card import card_of
 from bbtune.exporting.found import check_model
 from bbtune.exporting.probes import probes
 from bbtune.exporting.requirements import requirements
-from bbtune.learned import Learned
 from bbtune.mlflow_store import patient_mlflow, reason
 from bbtune.predictor import Prediction, Predictor
 from bbtune.result import SPEC, TuneResult
@@ -173,8 +173,7 @@ def restored(artifacts: dict[str, str]) -> Predictor:
         artifacts: their places by name: ``run``, and ``model`` where it came along.
     """
     result = TuneResult.load(artifacts["run"])
-    spec = result.spec
     if "model" in artifacts:
-        moved = spec.backbone.model_copy(update={"model": f"path:{artifacts['model']}"})
-        spec = spec.model_copy(update={"backbone": moved})
-    return Predictor(Learned(spec, result.labels, result.metric, result.learned, result.reading))
+        moved = result.spec.backbone.model_copy(update={"model": f"path:{artifacts['model']}"})
+        result = replace(result, spec=result.spec.model_copy(update={"backbone": moved}))
+    return Predictor(result)

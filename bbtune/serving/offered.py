@@ -78,8 +78,8 @@ def offers(run: str) -> Iterator[tuple[Path, Offered]]:
     if isinstance(place, Path) and is_prompt_folder(place):
         yield place, offered(place, run)
         return
-    with finished(place) as (folder, _):
-        yield folder, offered(folder, run)
+    with finished(place) as (folder, result):
+        yield folder, _of_run(result, run)
 
 
 def offered(folder: Path, run: str) -> Offered:
@@ -90,7 +90,10 @@ def offered(folder: Path, run: str) -> Offered:
     """
     if is_prompt_folder(folder):
         return _of_export(stored_prompt(folder))
-    result = TuneResult.load(folder)
+    return _of_run(TuneResult.load(folder), run)
+
+
+def _of_run(result: TuneResult, run: str) -> Offered:
     _check(result, run)
     score = result.scores["tuned"].test.value
     plan, model = plan_here(result.spec, result.reading), _model(result.spec.backbone, result.fingerprints["model"])
